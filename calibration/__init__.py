@@ -1,0 +1,1 @@
+"""Data, not code: see README.md."""

@@ -1,0 +1,399 @@
+"""The bundle: a folder that explains itself, and `manifest.json` at its top.
+
+`write_bundle` makes one in a hidden folder beside its destination and renames it when it is whole, manifest
+last, so that no folder ever loads that is not complete. `load_bundle` checks the manifest against
+the published schema and every file against its hash. Only this module knows the manifest's JSON.
+Needs no runtime and no converter; runs on boards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cache
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgenet.errors import BadData, BrokenBundle, UsageError
+
+if TYPE_CHECKING:
+    from edgenet.preprocess import Preprocessing
+
+MANIFEST = "manifest.json"
+LABELS = "labels.txt"
+SCHEMA_VERSION = "1.0"
+AGAIN = "copy the bundle again or convert again"
+
+
+class Precision(str, Enum):
+    """What an artefact's weights (and, in int8, its arithmetic) are held in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleFile:
+    """One file of a bundle."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One model file (and its companions) that one runtime loads."""
+
+    runtime: str
+    precision: Precision
+    files: tuple[str, ...]
+    """Paths inside the bundle; the first is the one to open."""
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationIdentity:
+    """Which images the INT8 ranges come from."""
+
+    name: str
+    count: int
+    seed: int
+    sha256: str
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which network a bundle holds."""
+
+    architecture: str
+    width_multiplier: float
+    resolution: int
+    num_classes: int
+    activation: str
+    padding: str
+    weights: str
+    weights_sha256: str
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle on disk whose manifest and files were found whole."""
+
+    root: Path
+    name: str
+    licence: str
+    model: Model
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    files: tuple[BundleFile, ...]
+    artifacts: tuple[Artifact, ...]
+    calibration: CalibrationIdentity | None
+    tools: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Return the bundle's identity: the hash over its list of files."""
+        return files_sha256(self.files)
+
+    def path(self, artifact: Artifact) -> Path:
+        """Return the file of `artifact` that a runtime opens."""
+        return self.root / artifact.files[0]
+
+    def select(
+        self, runtimes: tuple[str, ...] = (), precisions: tuple[Precision, ...] = ()
+    ) -> tuple[Artifact, ...]:
+        """Return the artefacts of these runtimes and precisions; all where none is named.
+
+        Raises `UsageError` listing what there is when nothing fits.
+        """
+        chosen = tuple(
+            artifact
+            for artifact in self.artifacts
+            if (not runtimes or artifact.runtime in runtimes)
+            and (not precisions or artifact.precision in precisions)
+        )
+        if not chosen:
+            there = ", ".join(f"{a.runtime} {a.precision.value}" for a in self.artifacts)
+            wanted = " ".join([*runtimes, *(p.value for p in precisions)])
+            raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}")
+        return chosen
+
+
+def files_sha256(files: tuple[BundleFile, ...]) -> str:
+    """Return the hash over a list of files: their paths, sizes and hashes, sorted by path."""
+    listing = sorted((asdict(file) for file in files), key=lambda entry: str(entry["path"]))
+    return hashlib.sha256(_canonical(listing)).hexdigest()
+
+
+def load_bundle(root: Path) -> Bundle:
+    """Return the bundle at `root`, its manifest validated and every file's hash checked.
+
+    Raises `UsageError` when there is no such folder, `BrokenBundle` when it is not a bundle, comes
+    from a newer schema, lacks a file or has one that was changed.
+    """
+    manifest = _read_manifest(root)
+    try:
+        bundle = _parse(root, manifest)
+    except BadData as error:
+        raise BrokenBundle(f"{root / MANIFEST}: {error}") from None
+    _check_files(bundle)
+    if manifest["preprocessing_sha256"] != bundle.preprocessing.sha256():
+        raise BrokenBundle(
+            f"{root / MANIFEST}: preprocessing_sha256 does not belong to the preprocessing beside "
+            f"it; {AGAIN}"
+        )
+    return bundle
+
+
+@contextmanager
+def new_bundle(destination: Path, *, replace: bool) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes `destination` when the block ends well.
+
+    The folder is hidden beside the destination and is removed when the block fails. What a killed
+    run left there is removed first. Raises `UsageError` when the destination is taken and `replace`
+    is not set, or is something other than a bundle.
+    """
+    destination = destination.absolute()
+    _check_destination(destination, replace=replace)
+    created = _make_parents(destination.parent)
+    _remove_leftovers(destination)
+    partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir()
+        yield partial
+        old = destination.parent / f".{destination.name}.old-{os.getpid()}"
+        if destination.exists():
+            destination.rename(old)
+        partial.rename(destination)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in created:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def write_manifest(bundle: Bundle) -> None:
+    """Write `manifest.json` into the bundle's folder, after all that it lists."""
+    size = bundle.model.resolution
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": bundle.name,
+        "licence": bundle.licence,
+        "model": asdict(bundle.model),
+        "input": {
+            "name": "image",
+            "shape": [1, size, size, 3],
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "colour": "RGB",
+        },
+        "outputs": [{"name": "logits", "shape": [1, len(bundle.labels)], "dtype": "float32"}],
+        "normalisation": {"mean": bundle.mean, "std": bundle.std},
+        "preprocessing": bundle.preprocessing.spec(),
+        "preprocessing_sha256": bundle.preprocessing.sha256(),
+        "labels": {"file": LABELS, "count": len(bundle.labels)},
+        "artifacts": [
+            {**asdict(artifact), "precision": artifact.precision.value}
+            for artifact in bundle.artifacts
+        ],
+        "files": [asdict(file) for file in bundle.files],
+        "calibration": bundle.calibration and asdict(bundle.calibration),
+        "tools": dict(bundle.tools),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    _validate(json.loads(text), bundle.root / MANIFEST)
+    write_whole(bundle.root / MANIFEST, text.encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that it is never half there."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.rename(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def describe_file(root: Path, path: str) -> BundleFile:
+    """Return size and hash of a file in a bundle's folder."""
+    data = (root / path).read_bytes()
+    return BundleFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def describe_artifact(runtime: str, precision: Precision, files: tuple[BundleFile, ...]) -> Artifact:
+    """Return the artefact made of `files`, the one to open first."""
+    digests = [file.sha256 for file in files]
+    return Artifact(
+        runtime=runtime,
+        precision=precision,
+        files=tuple(file.path for file in files),
+        size_bytes=sum(file.size_bytes for file in files),
+        sha256=digests[0]
+        if len(digests) == 1
+        else hashlib.sha256("".join(digests).encode()).hexdigest(),
+    )
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; give a bundle made by edgenet convert")
+    if not path.is_file():
+        raise BrokenBundle(f"{root}: is not a bundle (no {MANIFEST}); {AGAIN}")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BrokenBundle(f"{path}: is not JSON ({error}); {AGAIN}") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    if not major.isdecimal():
+        raise BrokenBundle(f"{path}: has no schema_version; {AGAIN}")
+    if int(major) > int(SCHEMA_VERSION.partition(".")[0]):
+        raise BrokenBundle(
+            f"{path}: schema version {version} is newer than the {SCHEMA_VERSION} that this edgenet "
+            "reads; upgrade edgenet"
+        )
+    _validate(manifest, path)
+    return dict(manifest)
+
+
+def _validate(manifest: object, path: Path) -> None:
+    import fastjsonschema
+
+    try:
+        _validator()(manifest)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise BrokenBundle(
+            f"{path}: {error.message.replace('data', 'manifest', 1)}; {AGAIN}"
+        ) from None
+
+
+@cache
+def _validator() -> Any:
+    import fastjsonschema
+
+    schema = json.loads((package_files("edgenet.schemas") / "manifest.schema.json").read_bytes())
+    return fastjsonschema.compile(schema)
+
+
+def _parse(root: Path, manifest: dict[str, Any]) -> Bundle:
+    from edgenet.preprocess import preprocessing_from_spec
+
+    label_file = root / manifest["labels"]["file"]
+    if not label_file.is_file():
+        raise BrokenBundle(f"{label_file}: is missing; {AGAIN}")
+    labels = tuple(label_file.read_text("utf-8").splitlines())
+    if len(labels) != manifest["labels"]["count"]:
+        raise BrokenBundle(
+            f"{label_file}: has {len(labels)} lines, the manifest says "
+            f"{manifest['labels']['count']}; {AGAIN}"
+        )
+    known = {file["path"] for file in manifest["files"]}
+    for entry in manifest["artifacts"]:
+        for path in entry["files"]:
+            if path not in known:
+                raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
+    calibration = manifest["calibration"]
+    return Bundle(
+        root=root,
+        name=manifest["name"],
+        licence=manifest["licence"],
+        model=Model(**_known_fields(Model, manifest["model"])),
+        mean=tuple(manifest["normalisation"]["mean"]),
+        std=tuple(manifest["normalisation"]["std"]),
+        preprocessing=preprocessing_from_spec(manifest["preprocessing"]),
+        labels=labels,
+        files=tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"]),
+        artifacts=tuple(
+            Artifact(
+                runtime=entry["runtime"],
+                precision=Precision(entry["precision"]),
+                files=tuple(entry["files"]),
+                size_bytes=entry["size_bytes"],
+                sha256=entry["sha256"],
+            )
+            for entry in manifest["artifacts"]
+        ),
+        calibration=calibration
+        and CalibrationIdentity(**_known_fields(CalibrationIdentity, calibration)),
+        tools=manifest["tools"],
+    )
+
+
+def _known_fields(kind: type, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `entry` that this version knows; a newer minor version may add some."""
+    return {key: value for key, value in entry.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _check_files(bundle: Bundle) -> None:
+    for expected in bundle.files:
+        path = bundle.root / expected.path
+        if not path.is_file():
+            raise BrokenBundle(f"{path}: is missing; {AGAIN}")
+        found = describe_file(bundle.root, expected.path)
+        if found != expected:
+            raise BrokenBundle(
+                f"{path}: was changed after it was written (sha256 {found.sha256[:12]}, manifest "
+                f"says {expected.sha256[:12]}); {AGAIN}"
+            )
+
+
+def _check_destination(destination: Path, *, replace: bool) -> None:
+    if not (destination.exists() or destination.is_symlink()):
+        return
+    if not replace:
+        raise UsageError(f"{destination}: exists already; choose another -o or add --force")
+    if not (destination / MANIFEST).is_file():
+        raise UsageError(f"{destination}: is not a bundle, so --force does not replace it")
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Create the folders above a bundle; return the new ones, innermost first."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_leftovers(destination: Path) -> None:
+    """Clear what killed runs left beside `destination`; put back a bundle caught in a swap."""
+    for kind in ("partial", "old"):
+        for folder in destination.parent.glob(f".{destination.name}.{kind}-*"):
+            pid = folder.name.rpartition("-")[2]
+            if not pid.isdecimal() or _is_running(int(pid)):
+                continue
+            if kind == "old" and not destination.exists():
+                folder.rename(destination)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

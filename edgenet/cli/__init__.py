@@ -1,0 +1,102 @@
+"""The command line: one file a command, which parses, calls one function and prints its result.
+
+Importing this must stay cheap: torch, converters, runtimes and OpenCV are imported inside the
+commands that need them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from edgenet import __version__
+from edgenet.cli import classify, convert, evaluate, inspect, summary
+from edgenet.errors import EdgenetError
+
+# typer.BadParameter is public; the class above it, which every usage fault shares, is not.
+_USAGE_FAULT = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="edgenet",
+    help="Convert image classifiers for edge devices and measure what they really do there.",
+    epilog="Add --debug to any command to see the traceback of a failure.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (summary, convert, classify, inspect, evaluate):
+    name = command.__name__.rpartition(".")[2]
+    app.command(name, epilog=command.EXAMPLES)(getattr(command, name))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgenet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; failures become one line on stderr."""
+    debug = "--debug" in arguments
+    try:
+        code = app(
+            [argument for argument in arguments if argument != "--debug"],
+            prog_name="edgenet",
+            standalone_mode=False,
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except EdgenetError as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except _USAGE_FAULT as fault:
+        return _fail(f"{fault.format_message()} See {_help_of(arguments)}.", 2)  # type: ignore[attr-defined]
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1, debug=debug)
+    except Exception as error:
+        return _fail(
+            f"bug in edgenet: {type(error).__name__}: {error} (--debug shows where)", 1, debug=debug
+        )
+    if code == 130:
+        return _fail("interrupted", 130)
+    return code if isinstance(code, int) else 0
+
+
+def _help_of(arguments: list[str]) -> str:
+    known = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    return " ".join(["edgenet", *known, "--help"])
+
+
+def _fail(message: str, code: int, *, debug: bool = False) -> int:
+    if debug:
+        traceback.print_exc()
+    print("edgenet: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Leave through the exception path, so that nothing half written stays behind."""
+    raise SystemExit(128 + signal.SIGTERM)

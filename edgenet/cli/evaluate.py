@@ -1,0 +1,96 @@
+"""`edgenet evaluate`: accuracy and agreement of every artefact."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenet.cli.options import (
+    BundleArgument,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    precisions,
+    runtime_names,
+)
+from edgenet.cli.output import StepProgress, print_json, warn
+from edgenet.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Bundle
+
+EXAMPLES = """\b
+Examples:
+  edgenet evaluate mobilenet
+  edgenet evaluate mobilenet --data photos.csv --limit 500 --json
+  edgenet evaluate fashion --data fashion-mnist --runtime litert
+"""
+
+DATA_OF_WEIGHTS = {"imagenet": "photographs", "fashion-mnist": "fashion-mnist"}
+"""Which built-in data fit which built-in weights."""
+
+
+def evaluate(
+    bundle: BundleArgument,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR|CSV",
+            help="photographs, fashion-mnist, a folder with one sub-folder a class, or a CSV with "
+            "the columns file,label. Default: what fits built-in weights.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Draw N of the images.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the draw.")] = 0,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure top-1, top-5 and agreement with the reference on labelled pictures."""
+    from edgenet.bundle import load_bundle
+    from edgenet.data.dataset import open_dataset
+    from edgenet.measure.evaluate import evaluate as run
+    from edgenet.report.evaluation import evaluation_text
+    from edgenet.report.record import evaluation_document, record_path, save_document
+
+    found = load_bundle(bundle)
+    artifacts = found.select(runtime_names(runtime), precisions(precision))
+    dataset = open_dataset(data or _default_data(found), labelled=True)
+    if limit is not None:
+        dataset = dataset.draw(limit, seed=seed)
+    with StepProgress() as progress:
+        done = progress.step(
+            f"evaluate {len(artifacts)} artefacts on {dataset.name}", total=len(dataset.samples)
+        )
+        result = run(found, dataset, artifacts, on_sample=done)
+    for message in result.unreadable:
+        warn(f"not counted: {message}")
+    document = evaluation_document(found, result, command=["edgenet", *sys.argv[1:]], threads=1)
+    path = output or record_path(found, document)
+    save_document(document, path)
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(evaluation_text(result))
+        typer.echo(f"\nrecord: {path}")
+
+
+def _default_data(bundle: Bundle) -> str:
+    try:
+        return DATA_OF_WEIGHTS[bundle.model.weights]
+    except KeyError:
+        raise UsageError(
+            f"no built-in data fit the weights {bundle.model.weights!r}; "
+            "give --data a folder with one sub-folder a class, or a CSV"
+        ) from None

@@ -1,0 +1,62 @@
+"""Options that more than one command takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenet.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Precision
+
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Folder written by edgenet convert.")
+]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="onnxruntime, openvino or litert; repeat it or separate by commas. Default: all.",
+    ),
+]
+PrecisionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="float32, float16 or int8; repeat it or separate by commas. Default: all.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def split(values: list[str] | None) -> tuple[str, ...]:
+    """Return the names in a repeated option whose values may hold commas."""
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def runtime_names(values: list[str] | None) -> tuple[str, ...]:
+    """Return the runtimes asked for; raises `UsageError` for one that does not exist."""
+    from edgenet import runtimes
+
+    chosen, known = split(values), runtimes.names()
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"unknown runtime {name!r}: choose from {', '.join(known)}")
+    return chosen
+
+
+def precisions(values: list[str] | None) -> tuple[Precision, ...]:
+    """Return the precisions asked for; raises `UsageError` for one that does not exist."""
+    from edgenet.bundle import Precision
+
+    known = [precision.value for precision in Precision]
+    for name in split(values):
+        if name not in known:
+            raise UsageError(f"unknown precision {name!r}: choose from {', '.join(known)}")
+    return tuple(Precision(name) for name in split(values))

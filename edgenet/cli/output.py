@@ -1,0 +1,72 @@
+"""What commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import typer
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def warn(message: str) -> None:
+    """Print one line of warning on stderr."""
+    typer.echo(f"edgenet: warning: {message}", err=True)
+
+
+class StepProgress:
+    """Steps with their time on stderr: a moving bar on a terminal, a line a step elsewhere."""
+
+    def __enter__(self) -> StepProgress:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
+        """Begin a step of `total` parts; the function returned marks one as done."""
+        if self._bar is not None:
+            task = self._bar.add_task(description, total=total)
+            return lambda: self._bar.advance(task)
+        started, left = time.monotonic(), total
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                seconds = time.monotonic() - started
+                typer.echo(f"{description}: {seconds:.1f} s", err=True)
+
+        return done
+
+    def warn(self, message: str) -> None:
+        """Print one line of warning."""
+        warn(message)

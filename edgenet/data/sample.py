@@ -1,0 +1,37 @@
+"""One picture of a data set, and the set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgenet.preprocess import UInt8Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture that can be read, and the labels that a fair judge accepts for it."""
+
+    name: str
+    read: Callable[[], UInt8Array]
+    """Returns upright (H, W, 3) uint8 RGB; raises `BadImage`."""
+    labels: tuple[str, ...]
+    """Class names or indices as written in the data set; empty without labels."""
+    origin: str
+    """Where the sample was listed, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Pictures in a fixed order."""
+
+    name: str
+    samples: tuple[Sample, ...]
+
+    def draw(self, count: int, *, seed: int) -> Dataset:
+        """Return `count` of the samples chosen by `seed`, in the set's order; all if it has fewer."""
+        if count >= len(self.samples):
+            return self
+        chosen = sorted(random.Random(seed).sample(range(len(self.samples)), count))
+        return Dataset(name=self.name, samples=tuple(self.samples[index] for index in chosen))

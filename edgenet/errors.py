@@ -1,0 +1,62 @@
+"""Everything that edgenet raises on purpose.
+
+    EdgenetError                 one clear line for the user; exit code 1
+    ├── UsageError               the command line alone is wrong; exit code 2
+    ├── BadImage                 a file that does not decode to a whole picture
+    ├── BadData                  a data set, manifest or label that does not fit
+    ├── BadWeights               a checkpoint that does not fit the model, or is damaged
+    ├── BrokenBundle             a bundle that is incomplete, altered or too new
+    ├── MissingExtra             an optional package is not installed
+    ├── ConversionFailed         a writer or a check inside `convert` refused
+    └── RuntimeRefused           a runtime could not load or run an artefact
+
+A message says what failed, the value, what would be right and what to do next. Anything else
+that escapes is a bug: the command line says so and keeps its traceback for `--debug`.
+"""
+
+from __future__ import annotations
+
+
+class EdgenetError(Exception):
+    """A failure with a message meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(EdgenetError):
+    """The command line alone is wrong: an unknown name, a value out of range, no such path."""
+
+    exit_code = 2
+
+
+class BadImage(EdgenetError):
+    """A file that is missing, truncated or not a picture."""
+
+
+class BadData(EdgenetError):
+    """A data set, CSV or label that does not fit the bundle it is used with."""
+
+
+class BadWeights(EdgenetError):
+    """A checkpoint that is damaged or belongs to another network."""
+
+
+class BrokenBundle(EdgenetError):
+    """A bundle that is incomplete, was altered, or needs a newer edgenet."""
+
+
+class MissingExtra(EdgenetError):
+    """A package that an optional extra brings is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'edgenet[{extra}]'"
+        )
+
+
+class ConversionFailed(EdgenetError):
+    """A writer, or a check of what it wrote, refused to go on."""
+
+
+class RuntimeRefused(EdgenetError):
+    """A runtime is installed but could not load or run an artefact."""

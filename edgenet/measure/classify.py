@@ -1,0 +1,83 @@
+"""Classification of single pictures with one artefact of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgenet import runtimes
+from edgenet.bundle import Artifact, Bundle
+from edgenet.errors import MissingExtra
+from edgenet.measure.accuracy import top_indices
+from edgenet.preprocess import prepare, read_picture
+from edgenet.runtimes import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """One label and how sure the network is of it."""
+
+    index: int
+    label: str
+    probability: float
+    """Softmax of the logits; not calibrated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The best guesses for one picture, best first."""
+
+    file: Path
+    guesses: tuple[Guess, ...]
+    artifact: Artifact
+    device: str
+
+
+def classify(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    files: Iterable[Path],
+    *,
+    count: int,
+    threads: int = 1,
+) -> Iterator[Classification]:
+    """Yield the `count` best labels of each picture, by the first artefact whose runtime is there.
+
+    Raises `BadImage` at a picture that cannot be read, `MissingExtra` when no runtime is installed.
+    """
+    artifact, session = _load_first(bundle, artifacts, threads)
+    with closing(session):
+        for file in files:
+            logits = session.run(prepare(read_picture(file), bundle.preprocessing))["logits"][0]
+            weights = np.exp(logits.astype(np.float64) - logits.max())
+            yield Classification(
+                file=file,
+                guesses=tuple(
+                    Guess(
+                        index=index,
+                        label=bundle.labels[index],
+                        probability=float(weights[index] / weights.sum()),
+                    )
+                    for index in top_indices(logits, count)
+                ),
+                artifact=artifact,
+                device=session.device,
+            )
+
+
+def _load_first(
+    bundle: Bundle, artifacts: Sequence[Artifact], threads: int
+) -> tuple[Artifact, Session]:
+    missing: list[MissingExtra] = []
+    for artifact in artifacts:
+        try:
+            session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
+        except MissingExtra as error:
+            missing.append(error)
+            continue
+        return artifact, session
+    raise missing[0]

@@ -1,0 +1,176 @@
+"""Evaluation: every artefact of a bundle over one data set, against the labels and the reference.
+
+Each picture is decoded and prepared once and shown to all artefacts. The reference is the bundle's
+float32 ONNX file, which was checked against torch when it was written; where ONNX Runtime is not
+installed the first float artefact that runs stands in and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgenet import runtimes
+from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.data.labels import accepted_indices
+from edgenet.data.sample import Dataset
+from edgenet.errors import BadData, BadImage, MissingExtra
+from edgenet.measure.accuracy import Accuracy, score, top_indices
+from edgenet.measure.agreement import Agreement, agreement
+from edgenet.preprocess import pixels_sha256, prepare
+from edgenet.runtimes import Float32Array, Session
+
+FLOAT_FIRST = (Precision.FLOAT32, Precision.FLOAT16)
+REFERENCE_RUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture that was evaluated."""
+
+    image_sha256: str
+    """Of its decoded RGB pixels."""
+    accepted: frozenset[int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArtifactResult:
+    """What one artefact answered."""
+
+    artifact: Artifact
+    device: str
+    version: str
+    accuracy: Accuracy | None
+    """None for random weights, of which an accuracy would mean nothing."""
+    agreement: Agreement | None
+    """None when no float artefact could run beside it."""
+    tops: tuple[tuple[int, ...], ...]
+    """The five best classes of each picture, best first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """The artefacts of one bundle over one data set."""
+
+    dataset: str
+    pictures: tuple[Picture, ...]
+    unreadable: tuple[str, ...]
+    """One message for each file that is no whole picture; it counts in no figure."""
+    reference: Artifact | None
+    results: tuple[ArtifactResult, ...]
+    not_run: tuple[tuple[Artifact, str], ...]
+    """Artefacts whose runtime is not installed, each with the reason."""
+
+
+def evaluate(
+    bundle: Bundle,
+    dataset: Dataset,
+    artifacts: Sequence[Artifact],
+    *,
+    threads: int = 1,
+    on_sample: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Return accuracy and agreement of `artifacts` over `dataset`.
+
+    Raises `BadData` when a label is not the bundle's or no picture can be read, `MissingExtra`
+    when none of the runtimes is installed.
+    """
+    accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
+    with ExitStack() as stack:
+        sessions, not_run = _open(bundle, artifacts, threads, stack)
+        reference, reference_session = _open_reference(bundle, sessions, threads, stack)
+        running = [*sessions.values(), *([reference_session] if reference_session else [])]
+        logits: dict[int, list[Float32Array]] = {id(session): [] for session in running}
+        pictures, unreadable = [], []
+        for sample, right in zip(dataset.samples, accepted, strict=True):
+            on_sample()
+            try:
+                pixels = sample.read()
+                image = prepare(pixels, bundle.preprocessing)
+            except BadImage as error:
+                unreadable.append(str(error))
+                continue
+            pictures.append(Picture(image_sha256=pixels_sha256(pixels), accepted=right))
+            for key, session in {id(session): session for session in running}.items():
+                logits[key].append(session.run(image)["logits"][0])
+        if not pictures:
+            raise BadData(f"{dataset.name}: none of its {len(unreadable)} files is a picture")
+        stacked = {key: np.stack(rows) for key, rows in logits.items()}
+        return Evaluation(
+            dataset=dataset.name,
+            pictures=tuple(pictures),
+            unreadable=tuple(unreadable),
+            reference=reference,
+            results=tuple(
+                _result(
+                    artifact,
+                    session,
+                    stacked[id(session)],
+                    stacked.get(id(reference_session)),
+                    [picture.accepted for picture in pictures] if bundle.model.trained else None,
+                )
+                for artifact, session in sessions.items()
+            ),
+            not_run=tuple(not_run),
+        )
+
+
+def _open(
+    bundle: Bundle, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
+) -> tuple[dict[Artifact, Session], list[tuple[Artifact, str]]]:
+    """Return a session for each artefact whose runtime is installed, and why the others have none."""
+    sessions: dict[Artifact, Session] = {}
+    not_run: list[tuple[Artifact, str]] = []
+    for artifact in artifacts:
+        try:
+            session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
+        except MissingExtra as error:
+            not_run.append((artifact, str(error)))
+            missing = error
+            continue
+        sessions[artifact] = stack.enter_context(closing(session))
+    if not sessions:
+        raise missing
+    return sessions, not_run
+
+
+def _open_reference(
+    bundle: Bundle, sessions: dict[Artifact, Session], threads: int, stack: ExitStack
+) -> tuple[Artifact | None, Session | None]:
+    """Return the reference artefact and its session; one already open serves."""
+    for artifact in sorted(bundle.artifacts, key=_reference_rank):
+        if artifact.precision not in FLOAT_FIRST:
+            continue
+        if artifact in sessions:
+            return artifact, sessions[artifact]
+        try:
+            session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
+        except MissingExtra:
+            continue
+        return artifact, stack.enter_context(closing(session))
+    return None, None
+
+
+def _reference_rank(artifact: Artifact) -> tuple[bool, bool]:
+    return artifact.precision is not Precision.FLOAT32, artifact.runtime != REFERENCE_RUNTIME
+
+
+def _result(
+    artifact: Artifact,
+    session: Session,
+    logits: Float32Array,
+    reference: Float32Array | None,
+    accepted: list[frozenset[int]] | None,
+) -> ArtifactResult:
+    tops = tuple(top_indices(row, 5) for row in logits)
+    return ArtifactResult(
+        artifact=artifact,
+        device=session.device,
+        version=session.version,
+        accuracy=None if accepted is None else score(tops, accepted),
+        agreement=None if reference is None else agreement(logits, reference),
+        tops=tops,
+    )

@@ -1,0 +1,145 @@
+"""Calibration: the range of every tensor over a set of real images, and the INT8 form from it.
+
+This is the plain form: the smallest and largest value seen (min-max), nothing corrected. What
+corrections there are belongs between `collect_ranges` and `quantize`, so that every runtime gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgenet.errors import ConversionFailed
+from edgenet.graph import (
+    ACTIVATION_RANGES,
+    Affine,
+    Convolution,
+    Graph,
+    Normalise,
+    QuantizedGraph,
+    QuantizedWeights,
+    Weighted,
+)
+from edgenet.preprocess import UInt8Array
+from edgenet.quantize.execute import execute
+
+METHOD = "min-max"
+"""How the ranges are found, for the manifest."""
+
+STEPS = 255
+"""Steps of an 8-bit activation."""
+WEIGHT_STEPS = 127
+"""Largest 8-bit weight; -128 is left out so that the range is symmetric."""
+BIAS_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The smallest and largest value of a tensor over the calibration set."""
+
+    low: float
+    high: float
+
+
+def collect_ranges(
+    graph: Graph, images: Iterable[UInt8Array], *, on_image: Callable[[], None] = lambda: None
+) -> Mapping[str, Range]:
+    """Return the range of every tensor over `images`, each (1, H, W, 3) uint8 RGB.
+
+    One image at a time: memory does not grow with their number.
+    """
+    ranges: dict[str, Range] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        low, high = (float(edge) for edge in torch.aminmax(x))
+        seen = ranges.get(name, Range(low=low, high=high))
+        ranges[name] = Range(low=min(low, seen.low), high=max(high, seen.high))
+
+    for image in images:
+        execute(graph, torch.from_numpy(image), watch)
+        on_image()
+    return ranges
+
+
+def quantize(graph: Graph, ranges: Mapping[str, Range]) -> QuantizedGraph:
+    """Return the INT8 form of `graph`: every tensor and every layer in 8 bits.
+
+    Activations are asymmetric per tensor, weights symmetric per output channel. Raises
+    `ConversionFailed` naming the tensor when a range is not finite.
+    """
+    tensors = {name: _affine(name, seen) for name, seen in ranges.items()}
+    layers: dict[str, QuantizedWeights] = {}
+    normalise = graph.operators[0]
+    assert isinstance(normalise, Normalise)
+    tensors[normalise.name] = image_affine(normalise)
+    for op in graph.weighted():
+        bias = op.bias.astype(np.float64)
+        if op.input == normalise.name:
+            bias = bias + _zero_point_rest(normalise, op)
+        layers[op.name] = _quantize_weights(op, bias, tensors[op.input])
+        if isinstance(op, Convolution):
+            _check_clips(op, tensors[op.name])
+    return QuantizedGraph(graph=graph, tensors=tensors, layers=layers)
+
+
+def image_affine(normalise: Normalise) -> Affine:
+    """Return the affine under which the image's own bytes are the normalised tensor."""
+    if np.ptp(normalise.mean) or np.ptp(normalise.std):
+        raise ConversionFailed(
+            "INT8 needs one mean and one deviation for all channels, not "
+            f"{normalise.mean.tolist()} and {normalise.std.tolist()}; "
+            "convert with --precision float32"
+        )
+    # Halves round up: the mean of 127.5 in Google's checkpoints becomes 128.
+    zero_point = int(np.floor(float(normalise.mean[0]) + 0.5))
+    return Affine(scale=float(np.float32(1 / float(normalise.std[0]))), zero_point=zero_point)
+
+
+def _zero_point_rest(normalise: Normalise, op: Weighted) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return what the image's whole zero point leaves out, as a bias (out,); exact off the border."""
+    rest = (image_affine(normalise).zero_point - normalise.mean[0]) / normalise.std[0]
+    total: np.ndarray[tuple[int], np.dtype[np.float64]] = (
+        op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
+    )
+    return total
+
+
+def _affine(name: str, seen: Range) -> Affine:
+    """Return the affine that covers a range and holds zero exactly."""
+    if not np.isfinite([seen.low, seen.high]).all():
+        raise ConversionFailed(
+            f"tensor {name} is not finite on the calibration images; check the weights"
+        )
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+    scale = np.float32((high - low) / STEPS) if high > low else np.float32(1)
+    return Affine(scale=float(scale), zero_point=int(np.clip(round(-low / float(scale)), 0, STEPS)))
+
+
+def _quantize_weights(
+    op: Weighted, bias: np.ndarray[tuple[int], np.dtype[np.float64]], source: Affine
+) -> QuantizedWeights:
+    flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
+    scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
+    # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.
+    least = np.abs(bias) / (BIAS_LIMIT / 2) / source.scale
+    scale = np.maximum(scale, least.astype(np.float32))
+    per_channel = scale.reshape(-1, *[1] * (op.weight.ndim - 1))
+    values = np.clip(np.rint(op.weight / per_channel), -WEIGHT_STEPS, WEIGHT_STEPS).astype(np.int8)
+    bias_scale = (np.float32(source.scale) * scale).astype(np.float64)
+    return QuantizedWeights(
+        values=values, scale=scale, bias=np.rint(bias / bias_scale).astype(np.int32)
+    )
+
+
+def _check_clips(op: Convolution, affine: Affine) -> None:
+    """An INT8 layer has no activation of its own: its output's affine must not reach beyond it."""
+    low, high = ACTIVATION_RANGES[op.activation]
+    reach_low = -affine.scale * affine.zero_point
+    reach_high = affine.scale * (STEPS - affine.zero_point)
+    beyond_low = low is not None and reach_low < low
+    beyond_high = high is not None and reach_high > high * (1 + 1e-6)
+    assert not beyond_low and not beyond_high, f"{op.name}: {affine} passes {op.activation}"

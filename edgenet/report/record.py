@@ -1,0 +1,148 @@
+"""The record: what a measurement found, as versioned JSON that other commands and people read.
+
+One record describes one artefact. What is unknown is null with a reason beside it, under the same
+name with `_reason` behind. The schema is `edgenet/schemas/record.schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgenet.bundle import Artifact, Bundle, write_whole
+from edgenet.measure.accuracy import Proportion
+from edgenet.measure.agreement import Agreement
+from edgenet.measure.evaluate import ArtifactResult, Evaluation
+
+SCHEMA_VERSION = "1.0"
+NOT_TIMED = "evaluate does not time; edgenet profile does"
+
+
+def evaluation_document(
+    bundle: Bundle, evaluation: Evaluation, *, command: Sequence[str], threads: int
+) -> dict[str, Any]:
+    """Return the JSON document of one evaluation: a record for each artefact that ran."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "evaluation",
+        "command": list(command),
+        "created": created,
+        "bundle_sha256": bundle.sha256,
+        "machine": platform.machine(),
+        "data": {
+            "name": evaluation.dataset,
+            "n": len(evaluation.pictures),
+            "unreadable": list(evaluation.unreadable),
+        },
+        "reference": evaluation.reference and artifact_fields(evaluation.reference),
+        "records": [
+            _record(bundle, evaluation, result, command, created, threads)
+            for result in evaluation.results
+        ],
+        "not_run": [
+            {"artifact": artifact_fields(artifact), "reason": reason}
+            for artifact, reason in evaluation.not_run
+        ],
+    }
+
+
+def save_document(document: dict[str, Any], path: Path) -> None:
+    """Write a document as JSON, whole or not at all; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
+
+
+def record_path(bundle: Bundle, document: dict[str, Any]) -> Path:
+    """Return where a document goes by default: `records/` beside the bundle, keyed by it."""
+    created = document["created"].replace(":", "").replace("+0000", "Z")
+    name = f"{bundle.sha256[:12]}_{document['kind']}_{created}.json"
+    return bundle.root.absolute().parent / "records" / name
+
+
+def artifact_fields(artifact: Artifact) -> dict[str, str]:
+    """Return what identifies an artefact."""
+    return {
+        "runtime": artifact.runtime,
+        "precision": artifact.precision.value,
+        "sha256": artifact.sha256,
+    }
+
+
+def _record(
+    bundle: Bundle,
+    evaluation: Evaluation,
+    result: ArtifactResult,
+    command: Sequence[str],
+    created: str,
+    threads: int,
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": list(command),
+        "created": created,
+        "bundle_sha256": bundle.sha256,
+        "artifact": artifact_fields(result.artifact),
+        "size_bytes": result.artifact.size_bytes,
+        "device": result.device,
+        "runtime_version": result.version,
+        "threads": threads,
+        **_unknown("warmup", NOT_TIMED),
+        **_unknown("latency", NOT_TIMED),
+        **_unknown("samples_ns", NOT_TIMED),
+        **_unknown("memory", NOT_TIMED),
+        **_accuracy(result),
+        **_agreement(result.agreement, evaluation.reference),
+        "predictions": [
+            {
+                "image_sha256": picture.image_sha256,
+                "label": sorted(picture.accepted),
+                "top5": list(top),
+            }
+            for picture, top in zip(evaluation.pictures, result.tops, strict=True)
+        ],
+        **_unknown("state", NOT_TIMED),
+        **_unknown("throttled", NOT_TIMED),
+        **_unknown("energy_mj", NOT_TIMED),
+    }
+
+
+def _accuracy(result: ArtifactResult) -> dict[str, Any]:
+    if result.accuracy is None:
+        return _unknown("accuracy", "the weights are random")
+    return {
+        "accuracy": {
+            "top1": _proportion(result.accuracy.top1),
+            "top5": _proportion(result.accuracy.top5),
+            "n": result.accuracy.top1.n,
+        }
+    }
+
+
+def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str, Any]:
+    if found is None or reference is None:
+        return _unknown("agreement", "no float artefact could run beside it")
+    agreement: dict[str, Any] = {
+        "with": artifact_fields(reference),
+        "top1": _proportion(found.top1),
+        "n": found.top1.n,
+        "max_difference": found.max_difference,
+        "rms_difference": found.rms_difference,
+        "sqnr_db": found.sqnr_db,
+    }
+    if found.sqnr_db is None:
+        agreement["sqnr_db_reason"] = "bit-identical to the reference"
+    return {"agreement": agreement}
+
+
+def _proportion(found: Proportion) -> dict[str, Any]:
+    low, high = found.interval
+    return {"percent": found.percent, "right": found.right, "interval": [low, high]}
+
+
+def _unknown(name: str, reason: str) -> dict[str, Any]:
+    return {name: None, f"{name}_reason": reason}

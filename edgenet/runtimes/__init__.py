@@ -1,0 +1,63 @@
+"""The runtimes: one module each, its name is the runtime's name.
+
+A module offers `load(path, *, threads) -> Session` and imports its package on first use. To add a
+runtime, add a module; nothing else names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgenet.errors import UsageError
+
+Float32Array = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+
+
+class Session(Protocol):
+    """A model loaded on one device."""
+
+    device: str
+    """Where it really runs and in which arithmetic, as the runtime itself reports it."""
+    version: str
+    """The runtime's package and version."""
+
+    def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
+        """Return the outputs by name, `logits` (1, classes), for (1, H, W, 3) uint8 RGB.
+
+        Raises `ValueError` for an image of another shape or type. The arrays are the caller's.
+        """
+
+    def close(self) -> None:
+        """Release the model; may be called twice."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the runtimes that this edgenet knows, installed or not."""
+    return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name != "torch")
+
+
+def load(runtime: str, path: Path, *, threads: int = 1) -> Session:
+    """Return a session of `runtime` on the artefact at `path`.
+
+    Raises `UsageError` for an unknown runtime, `MissingExtra` when its package is not installed,
+    `RuntimeRefused` when it cannot load the file.
+    """
+    if runtime not in names():
+        raise UsageError(f"unknown runtime {runtime!r}: choose from {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{runtime}")
+    session: Session = module.load(path, threads=threads)
+    return session
+
+
+def check_image(image: UInt8Array, shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless `image` has the artefact's shape and is uint8."""
+    if image.shape != shape or image.dtype != np.uint8:
+        raise ValueError(f"expected uint8 {shape}, got {image.dtype} {image.shape}")
