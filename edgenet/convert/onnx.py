@@ -51,7 +51,6 @@ def encode(quantized: QuantizedGraph, description: Description) -> bytes:
     builder = _Builder(quantized)
     for op in graph.operators:
         builder.add(op)
-    builder.node("Identity", [builder.float_form(graph.output)], LOGITS)
     channels, height, width = graph.shapes[IMAGE]
     classes = graph.shapes[graph.output][0]
     model = helper.make_model(
@@ -90,7 +89,7 @@ class _Builder:
         if isinstance(op, Normalise):
             self._normalise(op, affine)
             return
-        output = op.name if affine is None else f"{op.name}.float"
+        output = self.float_form(op.name) if affine is None else f"{op.name}.float"
         match op:
             case Convolution():
                 self._convolution(op, output)
@@ -105,6 +104,8 @@ class _Builder:
 
     def float_form(self, tensor: str) -> str:
         """Return the name under which `tensor` can be read as float32."""
+        if tensor == self.quantized.graph.output:
+            return LOGITS
         return f"{tensor}.dequantized" if tensor in self.quantized.tensors else tensor
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> None:
@@ -195,7 +196,7 @@ class _Builder:
         names = [f"{tensor}.scale", f"{tensor}.zero_point"]
         if not any(known.name == names[0] for known in self.initializers):
             self._affine(tensor, affine)
-        self.node("DequantizeLinear", [tensor, *names], f"{tensor}.dequantized")
+        self.node("DequantizeLinear", [tensor, *names], self.float_form(tensor))
 
     def _affine(self, tensor: str, affine: Affine) -> list[str]:
         return [

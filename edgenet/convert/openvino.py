@@ -50,9 +50,9 @@ def _write(
 def _name_by_position(model: ov.Model) -> None:
     """Rename what the reader named after a process-wide counter, so that bytes repeat."""
     for position, op in enumerate(model.get_ordered_ops()):
-        name, _, counter = op.get_friendly_name().rpartition("_")
-        if counter.isdecimal() and name == op.get_type_info().name or op.get_type_name() == "Constant":
-            op.set_friendly_name(f"{op.get_type_name().lower()}.{position}")
+        kind, name = op.get_type_name(), op.get_friendly_name()
+        if kind == "Constant" or name.rpartition("_")[0] == kind:
+            op.set_friendly_name(f"{kind.lower()}.{position}")
 
 
 def _model_info(description: Description) -> dict[str, str]:

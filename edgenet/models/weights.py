@@ -48,7 +48,7 @@ PRETRAINED = {
     ),
     "fashion-mnist": Pretrained(
         file="mobilenet_v1_0.5_64_fashion_mnist.safetensors",
-        sha256="FASHION_SHA",
+        sha256="b0a0b27a5a064cd7e563b751b3acdaa3822aa7de8b787de2ef6bbc188707ad3d",
         width_multiplier=0.5,
     ),
 }
