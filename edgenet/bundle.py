@@ -238,7 +238,9 @@ def describe_file(root: Path, path: str) -> BundleFile:
     return BundleFile(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def describe_artifact(runtime: str, precision: Precision, files: tuple[BundleFile, ...]) -> Artifact:
+def describe_artifact(
+    runtime: str, precision: Precision, files: tuple[BundleFile, ...]
+) -> Artifact:
     """Return the artefact made of `files`, the one to open first."""
     digests = [file.sha256 for file in files]
     return Artifact(
@@ -310,7 +312,9 @@ def _parse(root: Path, manifest: dict[str, Any]) -> Bundle:
     for entry in manifest["artifacts"]:
         for path in entry["files"]:
             if path not in known:
-                raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
+                raise BrokenBundle(
+                    f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}"
+                )
     calibration = manifest["calibration"]
     return Bundle(
         root=root,

@@ -76,9 +76,7 @@ class Row:
         """Return x, y, width and height in pixels of the source image."""
         parts = self.crop.split()
         if len(parts) != 4:
-            raise CalibrationSetError(
-                f"{self.file}: crop must be 'x y w h', not {self.crop!r}"
-            )
+            raise CalibrationSetError(f"{self.file}: crop must be 'x y w h', not {self.crop!r}")
         x, y, width, height = (int(part) for part in parts)
         return x, y, width, height
 
@@ -175,18 +173,14 @@ def read_source(row: Row, roots: Sequence[Path]) -> bytes:
             return resource_files(path)["/" + inner]
         except KeyError:
             raise CalibrationSetError(f"{path}: has no /{inner}") from None
-    raise CalibrationSetError(
-        f"{row.file}: {outer} ({row.source}) is in none of the source roots"
-    )
+    raise CalibrationSetError(f"{row.file}: {outer} ({row.source}) is in none of the source roots")
 
 
 def resize(image: Image, width: int, height: int) -> Image:
     """Shrink by area averaging; enlarge, where a source is small, bilinearly."""
     shrinking = width <= image.shape[1] and height <= image.shape[0]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    return np.asarray(
-        cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8
-    )
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
 def parse_backdrop(note: str, label: str) -> tuple[list[int], list[int], float]:
@@ -194,8 +188,7 @@ def parse_backdrop(note: str, label: str) -> tuple[list[int], list[int], float]:
     try:
         fields = dict(part.split("=", 1) for part in note[len(BACKDROP) :].split())
         top, bottom = (
-            list(bytes.fromhex(fields[key].removeprefix("#")))[::-1]
-            for key in ("top", "bottom")
+            list(bytes.fromhex(fields[key].removeprefix("#")))[::-1] for key in ("top", "bottom")
         )
         return top, bottom, float(fields["size"])
     except (KeyError, ValueError) as error:
@@ -242,9 +235,7 @@ def build(row: Row, roots: Sequence[Path]) -> bytes:
             (width * SHORTER_SIDE + shorter // 2) // shorter,
             (height * SHORTER_SIDE + shorter // 2) // shorter,
         )
-    done, encoded = cv2.imencode(
-        ".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise CalibrationSetError(f"{row.file}: OpenCV cannot encode it")
     return bytes(encoded.tobytes())
@@ -298,9 +289,7 @@ def check(rows: Sequence[Row], images: Path, roots: Sequence[Path]) -> int:
     return 1 if problems else 0
 
 
-def rebuild(
-    rows: Sequence[Row], table: Path, images: Path, roots: Sequence[Path]
-) -> int:
+def rebuild(rows: Sequence[Row], table: Path, images: Path, roots: Sequence[Path]) -> int:
     """Write every JPEG and put its checksums into the table."""
     images.mkdir(parents=True, exist_ok=True)
     updated = []
@@ -317,9 +306,7 @@ def rebuild(
         updated.append(Row(**fields))
     write_table(table, updated)
     changed = sum(old != new for old, new in zip(rows, updated, strict=True))
-    print(
-        f"{len(rows)} images written, {total} bytes, {changed} rows with new checksums"
-    )
+    print(f"{len(rows)} images written, {total} bytes, {changed} rows with new checksums")
     return 0
 
 
@@ -328,12 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Rebuild or check the photographs in calibration/images."
     )
-    parser.add_argument(
-        "--table", type=Path, default=REPOSITORY / "calibration" / "images.csv"
-    )
-    parser.add_argument(
-        "--images", type=Path, default=REPOSITORY / "calibration" / "images"
-    )
+    parser.add_argument("--table", type=Path, default=REPOSITORY / "calibration" / "images.csv")
+    parser.add_argument("--images", type=Path, default=REPOSITORY / "calibration" / "images")
     parser.add_argument(
         "--source-root",
         type=Path,
@@ -344,9 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="check and write nothing")
-    mode.add_argument(
-        "--packages", action="store_true", help="list the source packages"
-    )
+    mode.add_argument("--packages", action="store_true", help="list the source packages")
     options = parser.parse_args(arguments)
     try:
         rows = read_table(options.table)
@@ -356,9 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             return check(rows, options.images, options.source_root)
         if not options.source_root:
-            parser.error(
-                "--source-root is needed to rebuild; --packages tells what to unpack"
-            )
+            parser.error("--source-root is needed to rebuild; --packages tells what to unpack")
         return rebuild(rows, options.table, options.images, options.source_root)
     except CalibrationSetError as error:
         print(error, file=sys.stderr)

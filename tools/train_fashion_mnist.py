@@ -9,17 +9,16 @@ about an hour. The test set is read once, after the last epoch; nothing is chose
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgenet.data.idx import read_idx
 from edgenet.models.mobilenet_v1 import MobileNetV1
+from edgenet.models.weights import save_checkpoint
 from edgenet.preprocess import Preprocessing, prepare
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
@@ -129,26 +128,14 @@ def main() -> None:
     top1 = accuracy(model, *load("t10k"))
     print(f"test top-1 {top1:.2f} %")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {
-            name: tensor.contiguous()
-            for name, tensor in model.state_dict().items()
-            if not name.endswith("num_batches_tracked")
-        },
+    save_checkpoint(
+        model,
         options.output,
-        metadata={
-            "architecture": "mobilenet_v1",
-            "width_multiplier": str(options.width_multiplier),
-            "resolution": str(PREPROCESSING.resolution),
-            "activation": "relu",
-            "padding": "tf_same",
-            "mean": json.dumps([MEAN] * 3),
-            "std": json.dumps([STD] * 3),
-            "crop_fraction": str(PREPROCESSING.crop_fraction),
-            "labels": json.dumps(LABELS),
-            "trained_on": "Fashion-MNIST (Zalando SE, MIT), 60,000 training images",
-            "licence": "Apache-2.0",
-        },
+        mean=(MEAN,) * 3,
+        std=(STD,) * 3,
+        crop_fraction=PREPROCESSING.crop_fraction,
+        labels=LABELS,
+        licence="Apache-2.0",
     )
 
 

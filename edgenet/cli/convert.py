@@ -53,9 +53,7 @@ def convert(
     ] = None,
     padding: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="tf_same, keras or symmetric, if the file does not say."
-        ),
+        typer.Option(metavar="NAME", help="tf_same, keras or symmetric, if the file does not say."),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="One class name a line.")

@@ -70,9 +70,7 @@ class Target:
 
 
 WRITERS = (
-    Target(
-        runtime="onnxruntime", precision=Precision.FLOAT32, writer="onnx", endings=(".onnx",)
-    ),
+    Target(runtime="onnxruntime", precision=Precision.FLOAT32, writer="onnx", endings=(".onnx",)),
     Target(runtime="onnxruntime", precision=Precision.INT8, writer="onnx", endings=(".onnx",)),
     *(
         Target(runtime="openvino", precision=kind, writer="openvino", endings=(".xml", ".bin"))

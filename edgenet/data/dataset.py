@@ -57,7 +57,9 @@ def _labelled_folder(root: Path) -> Dataset:
     return Dataset(
         name=root.name,
         samples=tuple(
-            _file_sample(file, root, (folder.name,)) for folder in classes for file in _files(folder)
+            _file_sample(file, root, (folder.name,))
+            for folder in classes
+            for file in _files(folder)
         ),
     )
 
@@ -108,9 +110,7 @@ def _file_sample(file: Path, root: Path, labels: tuple[str, ...]) -> Sample:
 
 def _files(folder: Path) -> list[Path]:
     """Return every file below `folder`: what is no picture is reported when it is read."""
-    return sorted(
-        file for file in folder.rglob("*") if file.is_file() and _visible(file, folder)
-    )
+    return sorted(file for file in folder.rglob("*") if file.is_file() and _visible(file, folder))
 
 
 def _visible(entry: Path, root: Path) -> bool:

@@ -57,9 +57,7 @@ def calibration_set() -> Dataset:
     return Dataset(
         name="edgenet photographs",
         samples=tuple(
-            Sample(
-                name=file.name, read=partial(read_picture, file), labels=(), origin=str(file)
-            )
+            Sample(name=file.name, read=partial(read_picture, file), labels=(), origin=str(file))
             for file in sorted(root.glob("*.jpg"))
         ),
     )

@@ -165,9 +165,7 @@ def layers(
     return tuple(table)
 
 
-def _pad(
-    padding: Padding, kind: LayerKind, kernel: int, stride: int, size: int
-) -> tuple[int, int]:
+def _pad(padding: Padding, kind: LayerKind, kernel: int, stride: int, size: int) -> tuple[int, int]:
     if kernel == 1:
         return (0, 0)
     if padding is Padding.SYMMETRIC or stride == 1:

@@ -130,9 +130,7 @@ PAPER = {
     (1.0, 224): PaperRow(
         top1=70.6, mult_adds_millions=569, params_millions=4.2, source="Tables 6 and 7"
     ),
-    (0.75, 224): PaperRow(
-        top1=68.4, mult_adds_millions=325, params_millions=2.6, source="Table 6"
-    ),
+    (0.75, 224): PaperRow(top1=68.4, mult_adds_millions=325, params_millions=2.6, source="Table 6"),
     (0.5, 224): PaperRow(top1=63.7, mult_adds_millions=149, params_millions=1.3, source="Table 6"),
     (0.25, 224): PaperRow(top1=50.6, mult_adds_millions=41, params_millions=0.5, source="Table 6"),
     (1.0, 192): PaperRow(top1=69.1, mult_adds_millions=418, params_millions=4.2, source="Table 7"),

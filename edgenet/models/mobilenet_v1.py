@@ -101,7 +101,5 @@ def initialise(model: MobileNetV1, *, seed: int) -> None:
                 module.weight, mode="fan_in", nonlinearity="relu", generator=generator
             )
         elif isinstance(module, nn.Linear):
-            nn.init.normal_(
-                module.weight, std=module.in_features**-0.5, generator=generator
-            )
+            nn.init.normal_(module.weight, std=module.in_features**-0.5, generator=generator)
             nn.init.zeros_(module.bias)

@@ -48,7 +48,7 @@ PRETRAINED = {
     ),
     "fashion-mnist": Pretrained(
         file="mobilenet_v1_0.5_64_fashion_mnist.safetensors",
-        sha256="b0a0b27a5a064cd7e563b751b3acdaa3822aa7de8b787de2ef6bbc188707ad3d",
+        sha256="9ec5f4b80ecb9d74f1de70f112df225497bb1e39ddb783fd1960f0b18b4cdd43",
         width_multiplier=0.5,
     ),
 }
@@ -237,7 +237,9 @@ class _Facts:
 
     def per_channel(self, key: str) -> tuple[float, ...]:
         try:
-            values = tuple(float(v) for v in json.loads(self.header.get(key, "[127.5,127.5,127.5]")))
+            values = tuple(
+                float(v) for v in json.loads(self.header.get(key, "[127.5,127.5,127.5]"))
+            )
         except (ValueError, TypeError):
             raise self._wrong(key, "three numbers in a JSON list") from None
         if len(values) != 3:
@@ -272,9 +274,7 @@ class _Facts:
         return BadWeights(f"{self.path}: {key} {self.header[key]!r} in its header is not {right}")
 
 
-def _measure(
-    tensors: Tensors, path: Path, facts: _Facts, choices: Choices
-) -> tuple[float, int]:
+def _measure(tensors: Tensors, path: Path, facts: _Facts, choices: Choices) -> tuple[float, int]:
     """Return (width multiplier, classes) as the tensors' shapes tell; check it against the wish."""
     last, classifier = tensors.get("conv_pw_13.conv.weight"), tensors.get("fc.weight")
     if last is None or classifier is None or classifier.ndim != 2:

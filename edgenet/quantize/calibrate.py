@@ -99,7 +99,9 @@ def image_affine(normalise: Normalise) -> Affine:
     return Affine(scale=float(np.float32(1 / float(normalise.std[0]))), zero_point=zero_point)
 
 
-def _zero_point_rest(normalise: Normalise, op: Weighted) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _zero_point_rest(
+    normalise: Normalise, op: Weighted
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return what the image's whole zero point leaves out, as a bias (out,); exact off the border."""
     rest = (image_affine(normalise).zero_point - normalise.mean[0]) / normalise.std[0]
     total: np.ndarray[tuple[int], np.dtype[np.float64]] = (

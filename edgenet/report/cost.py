@@ -35,10 +35,7 @@ def model_table(model: ModelCost) -> str:
     )
     shares = render(
         ("type", "mult-adds %", "params %"),
-        [
-            (kind.value, *(f"{share:.2f}" for share in model.share(kind)))
-            for kind in LayerKind
-        ],
+        [(kind.value, *(f"{share:.2f}" for share in model.share(kind))) for kind in LayerKind],
     )
     savings = render(
         ("block", "separable / full", "1/N + 1/Dk^2"),
