@@ -1,6 +1,6 @@
 """The bundle: a folder that explains itself, and `manifest.json` at its top.
 
-`write_bundle` makes one in a hidden folder beside its destination and renames it when it is whole, manifest
+`new_bundle` fills a hidden folder beside the destination and renames it when it is whole, manifest
 last, so that no folder ever loads that is not complete. `load_bundle` checks the manifest against
 the published schema and every file against its hash. Only this module knows the manifest's JSON.
 Needs no runtime and no converter; runs on boards.

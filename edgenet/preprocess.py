@@ -61,7 +61,7 @@ class Preprocessing:
             "version": VERSION,
             "decode": "8-bit RGB, EXIF orientation obeyed, transparency over white",
             "halve": "2x2 rounded means while both sides are over twice their target",
-            "resize": "OpenCV INTER_LINEAR_EXACT, shorter side to round(resolution / crop_fraction)",
+            "resize": "INTER_LINEAR_EXACT, shorter side to round(resolution / crop_fraction)",
             **json.loads(json.dumps(asdict(self))),
         }
 

@@ -1,0 +1,1 @@
+"""The writers, one module a format, and the pipeline that strings them together."""

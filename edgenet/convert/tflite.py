@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
+import flatbuffers
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert import schema_py_generated as tfl  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as tfl
 
 from edgenet.convert import tflite_metadata
 from edgenet.convert.description import Description

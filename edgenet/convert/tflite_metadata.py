@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import zipfile
 
-import flatbuffers  # type: ignore[import-untyped]
+import flatbuffers
 import numpy as np
 import numpy.typing as npt
 

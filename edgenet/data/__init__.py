@@ -1,0 +1,1 @@
+"""Data sets: pictures with labels, and calibration sets."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _labelled_folder(root: Path) -> Dataset:
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and _visible(entry, root))
     if not classes:
         raise BadData(
-            f"{root}: has no sub-folders; a labelled folder has one a class, named by label or index"
+            f"{root}: has no sub-folders; it needs one a class, named by label or index"
         )
     return Dataset(
         name=root.name,

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Zalando SE, MIT): the 10,000 test images, and 200 training images to calibrate on."""
+"""Fashion-MNIST (Zalando SE, MIT): the 10,000 test images, and 200 training images for INT8."""
 
 from __future__ import annotations
 

@@ -34,6 +34,6 @@ def read_idx(path: Path) -> UInt8Array:
     shape = struct.unpack_from(f">{dimensions}I", data, 4)
     if len(data) - start != math.prod(shape):
         raise BadData(
-            f"{path}: {math.prod(shape)} bytes announced for shape {shape}, {len(data) - start} found"
+            f"{path}: shape {shape} needs {math.prod(shape)} bytes, {len(data) - start} found"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,7 +1,7 @@
 """Photographs: the labelled evaluation set, and the embedded calibration set.
 
-The labelled ones are cut-outs from Debian's `tuxpaint-stamps-default`. Their licence (GPL) keeps them out
-of this project, so they are read where the package puts them and laid on a neutral backdrop here.
+The labelled ones are cut-outs from Debian's `tuxpaint-stamps-default`. Their licence (GPL) keeps
+them out of this project: they are read where the package puts them and laid on a neutral backdrop.
 """
 
 from __future__ import annotations

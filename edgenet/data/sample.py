@@ -30,7 +30,7 @@ class Dataset:
     samples: tuple[Sample, ...]
 
     def draw(self, count: int, *, seed: int) -> Dataset:
-        """Return `count` of the samples chosen by `seed`, in the set's order; all if it has fewer."""
+        """Return `count` samples chosen by `seed`, in the set's order; all if it has fewer."""
         if count >= len(self.samples):
             return self
         chosen = sorted(random.Random(seed).sample(range(len(self.samples)), count))

@@ -1,0 +1,1 @@
+"""Accuracy, agreement and what runs them over a data set."""

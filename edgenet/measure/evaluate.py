@@ -121,7 +121,7 @@ def evaluate(
 def _open(
     bundle: Bundle, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
 ) -> tuple[dict[Artifact, Session], list[tuple[Artifact, str]]]:
-    """Return a session for each artefact whose runtime is installed, and why the others have none."""
+    """Return a session for each artefact whose runtime is there, and why others have none."""
     sessions: dict[Artifact, Session] = {}
     not_run: list[tuple[Artifact, str]] = []
     for artifact in artifacts:

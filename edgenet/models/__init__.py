@@ -1,0 +1,1 @@
+"""The reference network: its layers, weights and cost."""

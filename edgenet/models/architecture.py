@@ -75,7 +75,7 @@ class Layer:
 
 
 def check_width_multiplier(width_multiplier: float) -> None:
-    """Raise `UsageError` unless 1/32 <= width_multiplier <= 1, so that every layer has a channel."""
+    """Raise `UsageError` unless 1/32 <= width_multiplier <= 1: every layer needs a channel."""
     if not (0 < width_multiplier <= 1) or int(STEM_CHANNELS * width_multiplier) < 1:
         raise UsageError(
             f"width multiplier {width_multiplier:g} is out of range: choose a number from "

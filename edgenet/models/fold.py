@@ -67,7 +67,7 @@ def fold(
 
 
 def _fold_batch_norm(layer: torch.nn.Module) -> tuple[Float32Array, Float32Array]:
-    """Return weight (out, in / groups, k, k) and bias (out,) of convolution and BatchNorm in one."""
+    """Return the weight (out, in / groups, k, k) and bias (out,) of both in one."""
     assert isinstance(layer, ConvLayer)
     norm = layer.bn
     assert norm.running_mean is not None and norm.running_var is not None

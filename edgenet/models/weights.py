@@ -295,7 +295,7 @@ def _measure(tensors: Tensors, path: Path, facts: _Facts, choices: Choices) -> t
 
 
 def _fill(model: MobileNetV1, tensors: Tensors, path: Path) -> None:
-    """Copy `tensors` into `model`; raises `BadWeights` naming the first tensor that does not fit."""
+    """Copy `tensors` into `model`; raises `BadWeights` naming the first that does not fit."""
     state = {
         name: tensor
         for name, tensor in model.state_dict().items()

@@ -1,0 +1,1 @@
+"""From the reference to its INT8 form: calibration."""

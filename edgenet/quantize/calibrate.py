@@ -1,7 +1,7 @@
 """Calibration: the range of every tensor over a set of real images, and the INT8 form from it.
 
 This is the plain form: the smallest and largest value seen (min-max), nothing corrected. What
-corrections there are belongs between `collect_ranges` and `quantize`, so that every runtime gets it.
+corrections there are belongs between `collect_ranges` and `quantize`: every runtime gets it then.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def image_affine(normalise: Normalise) -> Affine:
 def _zero_point_rest(
     normalise: Normalise, op: Weighted
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return what the image's whole zero point leaves out, as a bias (out,); exact off the border."""
+    """Return what the image's whole zero point rounds away, as a bias (out,)."""
     rest = (image_affine(normalise).zero_point - normalise.mean[0]) / normalise.std[0]
     total: np.ndarray[tuple[int], np.dtype[np.float64]] = (
         op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
@@ -144,4 +144,4 @@ def _check_clips(op: Convolution, affine: Affine) -> None:
     reach_high = affine.scale * (STEPS - affine.zero_point)
     beyond_low = low is not None and reach_low < low
     beyond_high = high is not None and reach_high > high * (1 + 1e-6)
-    assert not beyond_low and not beyond_high, f"{op.name}: {affine} passes {op.activation}"
+    assert not (beyond_low or beyond_high), f"{op.name}: {affine} passes {op.activation}"
