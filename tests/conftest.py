@@ -1,4 +1,6 @@
-"""Fixtures that more than one test module needs."""
+"""What several tests share: torch on one thread, the built-in networks, one small bundle."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,57 +9,54 @@ import pytest
 import torch
 
 from edgenet.bundle import Bundle, load_bundle
-from edgenet.convert.pipeline import Calibration, convert, select_targets
+from edgenet.convert.pipeline import WRITERS, Calibration, convert
 from edgenet.data import fashion_mnist
 from edgenet.models.weights import Choices, Reference, load_reference
 
-# On two shared cores torch with two threads can be ten times slower than with one.
+# More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)
 
-CALIBRATION_SAMPLES = 32
 
-
-class Quiet:
-    """A progress that shows nothing and remembers the warnings."""
+class Silent:
+    """A progress that keeps what it was told and shows nothing."""
 
     def __init__(self) -> None:
+        self.steps: list[str] = []
         self.warnings: list[str] = []
 
     def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
+        self.steps.append(description)
         return lambda: None
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
 
 
-def convert_to(folder: Path, reference: Reference, **options) -> Bundle:
-    """Convert `reference` into `folder`, every artefact unless `targets` says otherwise."""
-    convert(
-        reference,
-        folder,
-        **{
-            "targets": select_targets((), ()),
-            "calibration": Calibration(
-                dataset=fashion_mnist.calibration_set(), samples=CALIBRATION_SAMPLES, seed=0
-            ),
-            "progress": Quiet(),
-            **options,
-        },
-    )
-    return load_bundle(folder)
+@pytest.fixture
+def progress() -> Silent:
+    return Silent()
 
 
 @pytest.fixture(scope="session")
 def imagenet() -> Reference:
+    """Google's ImageNet weights, 1.0 at 224. Do not change its module."""
     return load_reference("imagenet", Choices())
 
 
 @pytest.fixture(scope="session")
 def fashion() -> Reference:
+    """The small trained network, 0.5 at 64, ten classes. Do not change its module."""
     return load_reference("fashion-mnist", Choices())
 
 
 @pytest.fixture(scope="session")
-def small_bundle(fashion, tmp_path_factory) -> Bundle:
-    """The embedded Fashion-MNIST network, whole: eight artefacts."""
-    return convert_to(tmp_path_factory.mktemp("small") / "bundle", fashion)
+def small_bundle(fashion: Reference, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of `fashion` with every artefact. Read only: copy its `root` to change it."""
+    path = convert(
+        fashion,
+        tmp_path_factory.mktemp("bundles") / "small",
+        targets=WRITERS,
+        calibration=Calibration(dataset=fashion_mnist.calibration_set(), samples=16, seed=0),
+        progress=Silent(),
+    )
+    return load_bundle(path)

@@ -39,11 +39,16 @@ from edgenet.graph import Graph, QuantizedGraph
 from edgenet.models.fold import fold
 from edgenet.models.weights import ARCHITECTURE, Reference
 from edgenet.preprocess import UInt8Array, pixels_sha256, prepare
-from edgenet.quantize.calibrate import METHOD, collect_ranges, quantize
+from edgenet.quantize.correct import correct
+from edgenet.quantize.encode import encode
+from edgenet.quantize.equalise import equalise
+from edgenet.quantize.statistics import collect
 from edgenet.runtimes.torch import TorchSession
 
 FLOAT32_TOLERANCE = 1e-3
 """Largest difference of a logit that a float32 artefact may have from torch."""
+METHOD = "min-max, equalised, learned rounding, bias correction"
+"""How the INT8 numbers are found, for the manifest."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
 
@@ -207,8 +212,12 @@ def _read_images(
 
 
 def _quantize(graph: Graph, images: Sequence[UInt8Array], progress: Progress) -> QuantizedGraph:
-    done = progress.step("calibrate", total=len(images))
-    return quantize(graph, collect_ranges(graph, images, on_image=done))
+    """Return the INT8 form that every runtime gets."""
+    seen = collect(graph, images, on_image=progress.step("calibrate", total=len(images)))
+    equalised = equalise(graph, seen)
+    seen = collect(equalised, images, on_image=progress.step("equalise", total=len(images)))
+    done = progress.step("correct layers", total=len(graph.weighted()))
+    return correct(encode(equalised, seen), seen, images, on_layer=done)
 
 
 def _write(

@@ -50,9 +50,7 @@ def open_dataset(source: str, *, labelled: bool) -> Dataset:
 def _labelled_folder(root: Path) -> Dataset:
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and _visible(entry, root))
     if not classes:
-        raise BadData(
-            f"{root}: has no sub-folders; it needs one a class, named by label or index"
-        )
+        raise BadData(f"{root}: has no sub-folders; it needs one a class, named by label or index")
     return Dataset(
         name=root.name,
         samples=tuple(

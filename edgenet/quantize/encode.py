@@ -1,17 +1,13 @@
-"""Calibration: the range of every tensor over a set of real images, and the INT8 form from it.
+"""Encoding: scales and zero points from the calibration, weights and biases rounded to them.
 
-This is the plain form: the smallest and largest value seen (min-max), nothing corrected. What
-corrections there are belongs between `collect_ranges` and `quantize`: every runtime gets it then.
+This is the plain form, min-max and nearest rounding; `correct.py` makes up for what rounding costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from edgenet.errors import ConversionFailed
 from edgenet.graph import (
@@ -24,11 +20,7 @@ from edgenet.graph import (
     QuantizedWeights,
     Weighted,
 )
-from edgenet.preprocess import UInt8Array
-from edgenet.quantize.execute import execute
-
-METHOD = "min-max"
-"""How the ranges are found, for the manifest."""
+from edgenet.quantize.statistics import ChannelStatistics, Float64Array
 
 STEPS = 255
 """Steps of an 8-bit activation."""
@@ -37,41 +29,12 @@ WEIGHT_STEPS = 127
 BIAS_LIMIT = 2**31 - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The smallest and largest value of a tensor over the calibration set."""
-
-    low: float
-    high: float
-
-
-def collect_ranges(
-    graph: Graph, images: Iterable[UInt8Array], *, on_image: Callable[[], None] = lambda: None
-) -> Mapping[str, Range]:
-    """Return the range of every tensor over `images`, each (1, H, W, 3) uint8 RGB.
-
-    One image at a time: memory does not grow with their number.
-    """
-    ranges: dict[str, Range] = {}
-
-    def watch(name: str, x: Tensor) -> None:
-        low, high = (float(edge) for edge in torch.aminmax(x))
-        seen = ranges.get(name, Range(low=low, high=high))
-        ranges[name] = Range(low=min(low, seen.low), high=max(high, seen.high))
-
-    for image in images:
-        execute(graph, torch.from_numpy(image), watch)
-        on_image()
-    return ranges
-
-
-def quantize(graph: Graph, ranges: Mapping[str, Range]) -> QuantizedGraph:
+def encode(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> QuantizedGraph:
     """Return the INT8 form of `graph`: every tensor and every layer in 8 bits.
 
-    Activations are asymmetric per tensor, weights symmetric per output channel. Raises
-    `ConversionFailed` naming the tensor when a range is not finite.
+    Activations are asymmetric per tensor, weights symmetric per output channel.
     """
-    tensors = {name: _affine(name, seen) for name, seen in ranges.items()}
+    tensors = {name: affine(seen) for name, seen in statistics.items()}
     layers: dict[str, QuantizedWeights] = {}
     normalise = graph.operators[0]
     assert isinstance(normalise, Normalise)
@@ -99,31 +62,23 @@ def image_affine(normalise: Normalise) -> Affine:
     return Affine(scale=float(np.float32(1 / float(normalise.std[0]))), zero_point=zero_point)
 
 
-def _zero_point_rest(
-    normalise: Normalise, op: Weighted
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _zero_point_rest(normalise: Normalise, op: Weighted) -> Float64Array:
     """Return what the image's whole zero point rounds away, as a bias (out,)."""
     rest = (image_affine(normalise).zero_point - normalise.mean[0]) / normalise.std[0]
-    total: np.ndarray[tuple[int], np.dtype[np.float64]] = (
+    total: Float64Array = (
         op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
     )
     return total
 
 
-def _affine(name: str, seen: Range) -> Affine:
-    """Return the affine that covers a range and holds zero exactly."""
-    if not np.isfinite([seen.low, seen.high]).all():
-        raise ConversionFailed(
-            f"tensor {name} is not finite on the calibration images; check the weights"
-        )
-    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    scale = np.float32((high - low) / STEPS) if high > low else np.float32(1)
-    return Affine(scale=float(scale), zero_point=int(np.clip(round(-low / float(scale)), 0, STEPS)))
+def affine(seen: ChannelStatistics) -> Affine:
+    """Return the affine that covers a tensor's range and holds zero exactly."""
+    low, high = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 0.0)
+    scale = float(np.float32((high - low) / STEPS)) if high > low else 1.0
+    return Affine(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, STEPS)))
 
 
-def _quantize_weights(
-    op: Weighted, bias: np.ndarray[tuple[int], np.dtype[np.float64]], source: Affine
-) -> QuantizedWeights:
+def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> QuantizedWeights:
     flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
     scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
     # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.

@@ -1,0 +1,62 @@
+"""Cross-layer equalisation: channels that share one scale are brought to one range.
+
+A tensor between a convolution and a depthwise one can be scaled channel by channel for nothing: the
+first layer's weights take the factor, the depthwise weights its inverse, and both have a scale a
+channel anyway. With ReLU that is the same function. With ReLU6 it is for channels that stay below
+6; a channel that saturates is left alone. (After Nagel et al. 2019, arXiv 1906.04721, who share the
+factor between both weights; here the activation alone decides it.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from edgenet.graph import ACTIVATION_RANGES, Convolution, Graph, Operator
+from edgenet.quantize.statistics import ChannelStatistics, Float64Array
+
+MARGIN = 1.15
+"""How far beyond its calibrated maximum a channel may go before ReLU6 cuts it."""
+LARGEST_FACTOR = 32.0
+"""A channel that hardly lives is not blown up further: its noise would become its signal."""
+
+
+def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Graph:
+    """Return `graph` with the channels in front of depthwise layers brought to one range."""
+    readers = Counter(op.input for op in graph.operators)
+    operators = {op.name: op for op in graph.operators}
+    for op in graph.operators:
+        source = operators.get(op.input)
+        if (
+            isinstance(op, Convolution)
+            and isinstance(source, Convolution)
+            and op.groups == op.weight.shape[0] == source.weight.shape[0]
+            and readers[source.name] == 1
+        ):
+            factor = _factors(source, statistics[source.name])[:, None, None, None]
+            operators[source.name] = _scaled(source, factor)
+            operators[op.name] = replace(op, weight=(op.weight / factor).astype(np.float32))
+    ordered: tuple[Operator, ...] = tuple(operators[op.name] for op in graph.operators)
+    return replace(graph, operators=ordered)
+
+
+def _factors(op: Convolution, seen: ChannelStatistics) -> Float64Array:
+    """Return what to multiply each output channel by, (out,)."""
+    low, high = ACTIVATION_RANGES[op.activation]
+    if low is None:
+        return np.ones_like(seen.high)
+    ceiling = high / MARGIN if high is not None else float(seen.high.max())
+    alive = (seen.high > 0) & (seen.high < ceiling)
+    factor = ceiling / np.where(alive, seen.high, 1.0)
+    return np.where(alive, np.minimum(factor, LARGEST_FACTOR), 1.0)
+
+
+def _scaled(op: Convolution, factor: Float64Array) -> Convolution:
+    return replace(
+        op,
+        weight=(op.weight * factor).astype(np.float32),
+        bias=(op.bias * factor.ravel()).astype(np.float32),
+    )
