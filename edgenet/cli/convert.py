@@ -86,7 +86,7 @@ def convert(
     from edgenet.report.inspection import artifact_table, bundle_document
 
     targets = pipeline.select_targets(split(runtime), precisions(precision))
-    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # sums in another order would give other bytes on other machines
     reference = load_reference(
         _weights(model, weights),
         _choices(width_multiplier, resolution, activation, padding, labels, seed),

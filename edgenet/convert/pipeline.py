@@ -214,8 +214,7 @@ def _read_images(
 def _quantize(graph: Graph, images: Sequence[UInt8Array], progress: Progress) -> QuantizedGraph:
     """Return the INT8 form that every runtime gets."""
     seen = collect(graph, images, on_image=progress.step("calibrate", total=len(images)))
-    equalised = equalise(graph, seen)
-    seen = collect(equalised, images, on_image=progress.step("equalise", total=len(images)))
+    equalised, seen = equalise(graph, seen)
     done = progress.step("correct layers", total=len(graph.weighted()))
     return correct(encode(equalised, seen), seen, images, on_layer=done)
 

@@ -46,6 +46,8 @@ LEAST_ACTIVE = 0.05
 """A channel that is clipped more often than this moves its mean too slowly to be divided by."""
 SAMPLES_PER_INPUT = 2
 """With fewer samples for each input of a layer its covariance is noise: round to nearest."""
+ENOUGH_SAMPLES_PER_INPUT, ENOUGH_IMAGES = 256, 32
+"""With so many of both, more images do not change the covariance."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,11 +127,15 @@ def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
     products: Tensor | float = 0.0
     sums: Tensor | float = 0.0
     count = 0
+    images = 0
     for x in source.chunks():
         columns = _columns(op, x)
+        images += len(x)
         products = products + (columns @ columns.transpose(1, 2)).double()
         sums = sums + columns.double().sum(2)
         count += columns.shape[2]
+        if images >= ENOUGH_IMAGES and count >= ENOUGH_SAMPLES_PER_INPUT * columns.shape[1]:
+            break
     assert isinstance(products, Tensor)
     assert isinstance(sums, Tensor)
     mean = sums / count

@@ -24,8 +24,15 @@ LARGEST_FACTOR = 32.0
 """A channel that hardly lives is not blown up further: its noise would become its signal."""
 
 
-def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Graph:
-    """Return `graph` with the channels in front of depthwise layers brought to one range."""
+def equalise(
+    graph: Graph, statistics: Mapping[str, ChannelStatistics]
+) -> tuple[Graph, Mapping[str, ChannelStatistics]]:
+    """Return `graph` with channels in front of depthwise layers brought to one range.
+
+    The statistics returned with it are those of the new graph on the same images: below ReLU6's
+    limit a channel scales with its weights, so they need no second look at the images.
+    """
+    seen = dict(statistics)
     readers = Counter(op.input for op in graph.operators)
     operators = {op.name: op for op in graph.operators}
     for op in graph.operators:
@@ -36,11 +43,13 @@ def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Graph
             and op.groups == op.weight.shape[0] == source.weight.shape[0]
             and readers[source.name] == 1
         ):
-            factor = _factors(source, statistics[source.name])[:, None, None, None]
+            factors = _factors(source, seen[source.name])
+            factor = factors[:, None, None, None]
+            seen[source.name] = _scaled_statistics(seen[source.name], factors)
             operators[source.name] = _scaled(source, factor)
             operators[op.name] = replace(op, weight=(op.weight / factor).astype(np.float32))
     ordered: tuple[Operator, ...] = tuple(operators[op.name] for op in graph.operators)
-    return replace(graph, operators=ordered)
+    return replace(graph, operators=ordered), seen
 
 
 def _factors(op: Convolution, seen: ChannelStatistics) -> Float64Array:
@@ -59,4 +68,10 @@ def _scaled(op: Convolution, factor: Float64Array) -> Convolution:
         op,
         weight=(op.weight * factor).astype(np.float32),
         bias=(op.bias * factor.ravel()).astype(np.float32),
+    )
+
+
+def _scaled_statistics(seen: ChannelStatistics, factors: Float64Array) -> ChannelStatistics:
+    return ChannelStatistics(
+        low=seen.low * factors, high=seen.high * factors, mean=seen.mean * factors
     )
