@@ -1,0 +1,76 @@
+"""Evaluation of a real bundle on real pictures."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import convert_to
+
+from edgenet.bundle import Precision
+from edgenet.convert.pipeline import select_targets
+from edgenet.data import fashion_mnist
+from edgenet.data.dataset import open_dataset
+from edgenet.data.sample import Dataset
+from edgenet.errors import BadData
+from edgenet.measure.evaluate import evaluate
+from edgenet.models.weights import Choices, load_reference
+
+
+@pytest.fixture(scope="module")
+def evaluation(small_bundle):
+    dataset = fashion_mnist.test_set().draw(400, seed=3)
+    return evaluate(small_bundle, dataset, small_bundle.artifacts)
+
+
+def test_every_artefact_is_as_good_as_the_published_network(evaluation):
+    assert len(evaluation.results) == 8
+    for result in evaluation.results:
+        assert result.accuracy.top1.n == 400
+        assert result.accuracy.top1.percent > 90
+        assert result.accuracy.top5.percent > 99
+
+
+def test_agreement_with_the_reference(evaluation):
+    assert evaluation.reference.runtime == "onnxruntime"
+    assert evaluation.reference.precision is Precision.FLOAT32
+    for result in evaluation.results:
+        found = result.agreement
+        if result.artifact == evaluation.reference:
+            assert found.sqnr_db is None
+        elif result.artifact.precision is Precision.FLOAT32:
+            assert found.max_difference < 1e-3
+            assert found.top1.percent == 100
+        else:
+            assert found.sqnr_db > (30 if result.artifact.precision is Precision.INT8 else 50)
+            assert found.top1.percent >= 98.5
+
+
+def test_unreadable_pictures_are_named_and_left_out(small_bundle, tmp_path):
+    folder = tmp_path / "Bag"
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing")
+    with pytest.raises(BadData, match="none of its 1 files"):
+        evaluate(small_bundle, open_dataset(str(tmp_path), labelled=True), small_bundle.artifacts)
+    broken = open_dataset(str(tmp_path), labelled=True).samples
+    good = fashion_mnist.test_set().samples[:5]
+    found = evaluate(
+        small_bundle, Dataset(name="mixed", samples=(*good, *broken)), small_bundle.artifacts[:1]
+    )
+    assert len(found.pictures) == 5
+    assert len(found.unreadable) == 1
+    assert "broken.jpg" in found.unreadable[0]
+
+
+def test_a_label_outside_the_bundle(small_bundle):
+    sample = replace(fashion_mnist.test_set().samples[0], labels=("10",))
+    with pytest.raises(BadData, match="indices 0 to 9"):
+        evaluate(small_bundle, Dataset(name="x", samples=(sample,)), small_bundle.artifacts)
+
+
+def test_random_weights_have_no_accuracy(tmp_path):
+    reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32))
+    bundle = convert_to(
+        tmp_path / "bundle", reference, targets=select_targets(("litert",), (Precision.FLOAT32,))
+    )
+    dataset = fashion_mnist.test_set().draw(5, seed=0)
+    (result,) = evaluate(bundle, dataset, bundle.artifacts).results
+    assert result.accuracy is None
