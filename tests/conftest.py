@@ -49,14 +49,22 @@ def fashion() -> Reference:
     return load_reference("fashion-mnist", Choices())
 
 
+def convert_quietly(reference: Reference, folder: Path, **options: object) -> Bundle:
+    """Convert with 32 Fashion-MNIST images, every artefact unless `options` say otherwise."""
+    calibration = Calibration(dataset=fashion_mnist.calibration_set(), samples=32, seed=0)
+    defaults = {"targets": WRITERS, "calibration": calibration, "progress": Silent()}
+    return load_bundle(convert(reference, folder, **{**defaults, **options}))
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
+    """Return a function (reference, name, **options of convert) that makes a bundle."""
+    return lambda reference, name="bundle", **options: convert_quietly(
+        reference, tmp_path / name, **options
+    )
+
+
 @pytest.fixture(scope="session")
 def small_bundle(fashion: Reference, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of `fashion` with every artefact. Read only: copy its `root` to change it."""
-    path = convert(
-        fashion,
-        tmp_path_factory.mktemp("bundles") / "small",
-        targets=WRITERS,
-        calibration=Calibration(dataset=fashion_mnist.calibration_set(), samples=16, seed=0),
-        progress=Silent(),
-    )
-    return load_bundle(path)
+    return convert_quietly(fashion, tmp_path_factory.mktemp("bundles") / "small")

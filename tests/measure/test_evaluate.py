@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from conftest import convert_to
 
 from edgenet.bundle import Precision
 from edgenet.convert.pipeline import select_targets
@@ -66,11 +65,10 @@ def test_a_label_outside_the_bundle(small_bundle):
         evaluate(small_bundle, Dataset(name="x", samples=(sample,)), small_bundle.artifacts)
 
 
-def test_random_weights_have_no_accuracy(tmp_path):
+def test_random_weights_have_no_accuracy(make_bundle):
     reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32))
-    bundle = convert_to(
-        tmp_path / "bundle", reference, targets=select_targets(("litert",), (Precision.FLOAT32,))
-    )
+    targets = select_targets(("litert",), (Precision.FLOAT32,))
+    bundle = make_bundle(reference, targets=targets)
     dataset = fashion_mnist.test_set().draw(5, seed=0)
     (result,) = evaluate(bundle, dataset, bundle.artifacts).results
     assert result.accuracy is None
