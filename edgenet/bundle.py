@@ -21,7 +21,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgenet.errors import BadData, BrokenBundle, UsageError
+from edgenet.errors import BadData, BrokenBundle, EdgenetError, NotWritable, UsageError
 
 if TYPE_CHECKING:
     from edgenet.preprocess import Preprocessing
@@ -146,11 +146,11 @@ def load_bundle(root: Path) -> Bundle:
     from a newer schema, lacks a file or has one that was changed.
     """
     manifest = _read_manifest(root)
+    files = _check_files(root, manifest)
     try:
-        bundle = _parse(root, manifest)
+        bundle = _parse(root, manifest, files)
     except BadData as error:
         raise BrokenBundle(f"{root / MANIFEST}: {error}") from None
-    _check_files(bundle)
     if manifest["preprocessing_sha256"] != bundle.preprocessing.sha256():
         raise BrokenBundle(
             f"{root / MANIFEST}: preprocessing_sha256 does not belong to the preprocessing beside "
@@ -165,27 +165,36 @@ def new_bundle(destination: Path, *, replace: bool) -> Iterator[Path]:
 
     The folder is hidden beside the destination and is removed when the block fails. What a killed
     run left there is removed first. Raises `UsageError` when the destination is taken and `replace`
-    is not set, or is something other than a bundle.
+    is not set, or is something other than a bundle, `NotWritable` when there is no room for it.
     """
-    destination = destination.absolute()
-    _check_destination(destination, replace=replace)
-    created = _make_parents(destination.parent)
+    if destination.is_symlink():
+        raise UsageError(f"{destination}: is a symbolic link; give -o the folder that it points to")
+    destination = destination.resolve()
     _remove_leftovers(destination)
-    partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir()
-        yield partial
-        old = destination.parent / f".{destination.name}.old-{os.getpid()}"
-        if destination.exists():
-            destination.rename(old)
-        partial.rename(destination)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in created:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+    _check_destination(destination, replace=replace)
+    parent = destination.parent
+    partial = parent / f".{destination.name}.partial-{os.getpid()}"
+    old = parent / f".{destination.name}.old-{os.getpid()}"
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    with writing(destination):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            yield partial
+            if replace and destination.exists():
+                destination.rename(old)
+            partial.rename(destination)
+            if old.exists():
+                old.rename(partial)  # from here on it is litter and never put back
+                shutil.rmtree(partial, ignore_errors=True)
+        except BaseException:
+            if old.exists() and not destination.exists():
+                old.rename(destination)
+            shutil.rmtree(partial, ignore_errors=True)
+            for folder in missing:
+                if folder.exists() and not any(folder.iterdir()):
+                    folder.rmdir()
+            raise
 
 
 def write_manifest(bundle: Bundle) -> None:
@@ -224,12 +233,42 @@ def write_manifest(bundle: Bundle) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it, so that it is never half there."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with writing(path):
+        try:
+            partial.write_bytes(data)
+            partial.rename(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing below `path` into `NotWritable`, naming `path`."""
     try:
-        partial.write_bytes(data)
-        partial.rename(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise NotWritable(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another "
+            "place with -o"
+        ) from error
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the class names in a text file, one a line.
+
+    Raises `BadData` for a file that is empty, is not UTF-8 or has a line without a name.
+    """
+    try:
+        labels = tuple(path.read_text("utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if not labels:
+        raise BadData(f"{path}: is empty; write one class name a line")
+    for number, label in enumerate(labels, start=1):
+        if not label.strip():
+            raise BadData(f"{path}: line {number} is empty; write one class name a line")
+    return labels
 
 
 def describe_file(root: Path, path: str) -> BundleFile:
@@ -262,7 +301,7 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         raise BrokenBundle(f"{root}: is not a bundle (no {MANIFEST}); {AGAIN}")
     try:
         manifest = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenBundle(f"{path}: is not JSON ({error}); {AGAIN}") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     major = version.partition(".")[0] if isinstance(version, str) else ""
@@ -270,8 +309,8 @@ def _read_manifest(root: Path) -> dict[str, Any]:
         raise BrokenBundle(f"{path}: has no schema_version; {AGAIN}")
     if int(major) > int(SCHEMA_VERSION.partition(".")[0]):
         raise BrokenBundle(
-            f"{path}: schema version {version} is newer than the {SCHEMA_VERSION} that this edgenet "
-            "reads; upgrade edgenet"
+            f"{path}: schema version {version} is newer than the {SCHEMA_VERSION} that this "
+            "edgenet reads; upgrade edgenet"
         )
     _validate(manifest, path)
     return dict(manifest)
@@ -296,25 +335,39 @@ def _validator() -> Any:
     return fastjsonschema.compile(schema)
 
 
-def _parse(root: Path, manifest: dict[str, Any]) -> Bundle:
+def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]:
+    """Return the bundle's files after reading each; whatever the manifest names is one of them."""
+    files = tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"])
+    listed = {file.path: file for file in files}
+    if len(listed) != len(files):
+        raise BrokenBundle(f"{root / MANIFEST}: lists a file twice; {AGAIN}")
+    used = [manifest["labels"]["file"], *(f for a in manifest["artifacts"] for f in a["files"])]
+    for path in used:
+        if path not in listed:
+            raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
+    for expected in files:
+        path = root / expected.path
+        if not path.is_file():
+            raise BrokenBundle(f"{path}: is missing; {AGAIN}")
+        found = describe_file(root, expected.path)
+        if found != expected:
+            raise BrokenBundle(
+                f"{path}: was changed after it was written (sha256 {found.sha256[:12]}, manifest "
+                f"says {expected.sha256[:12]}); {AGAIN}"
+            )
+    return files
+
+
+def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) -> Bundle:
     from edgenet.preprocess import preprocessing_from_spec
 
     label_file = root / manifest["labels"]["file"]
-    if not label_file.is_file():
-        raise BrokenBundle(f"{label_file}: is missing; {AGAIN}")
-    labels = tuple(label_file.read_text("utf-8").splitlines())
+    labels = read_labels(label_file)
     if len(labels) != manifest["labels"]["count"]:
         raise BrokenBundle(
             f"{label_file}: has {len(labels)} lines, the manifest says "
             f"{manifest['labels']['count']}; {AGAIN}"
         )
-    known = {file["path"] for file in manifest["files"]}
-    for entry in manifest["artifacts"]:
-        for path in entry["files"]:
-            if path not in known:
-                raise BrokenBundle(
-                    f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}"
-                )
     calibration = manifest["calibration"]
     return Bundle(
         root=root,
@@ -325,7 +378,7 @@ def _parse(root: Path, manifest: dict[str, Any]) -> Bundle:
         std=tuple(manifest["normalisation"]["std"]),
         preprocessing=preprocessing_from_spec(manifest["preprocessing"]),
         labels=labels,
-        files=tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"]),
+        files=files,
         artifacts=tuple(
             Artifact(
                 runtime=entry["runtime"],
@@ -347,33 +400,21 @@ def _known_fields(kind: type, entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def _check_files(bundle: Bundle) -> None:
-    for expected in bundle.files:
-        path = bundle.root / expected.path
-        if not path.is_file():
-            raise BrokenBundle(f"{path}: is missing; {AGAIN}")
-        found = describe_file(bundle.root, expected.path)
-        if found != expected:
-            raise BrokenBundle(
-                f"{path}: was changed after it was written (sha256 {found.sha256[:12]}, manifest "
-                f"says {expected.sha256[:12]}); {AGAIN}"
-            )
-
-
 def _check_destination(destination: Path, *, replace: bool) -> None:
-    if not (destination.exists() or destination.is_symlink()):
+    above = next(folder for folder in destination.parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above}: is a file, so no bundle fits into it; choose another -o")
+    if not destination.exists():
         return
+    try:
+        _read_manifest(destination)
+    except EdgenetError:
+        raise UsageError(
+            f"{destination}: exists and is no bundle that this edgenet reads, so it is not "
+            "replaced; choose another -o or remove it yourself"
+        ) from None
     if not replace:
         raise UsageError(f"{destination}: exists already; choose another -o or add --force")
-    if not (destination / MANIFEST).is_file():
-        raise UsageError(f"{destination}: is not a bundle, so --force does not replace it")
-
-
-def _make_parents(parent: Path) -> list[Path]:
-    """Create the folders above a bundle; return the new ones, innermost first."""
-    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 def _remove_leftovers(destination: Path) -> None:
@@ -381,7 +422,8 @@ def _remove_leftovers(destination: Path) -> None:
     for kind in ("partial", "old"):
         for folder in destination.parent.glob(f".{destination.name}.{kind}-*"):
             pid = folder.name.rpartition("-")[2]
-            if not pid.isdecimal() or _is_running(int(pid)):
+            # Our own number is a killed run's: in a container every run may get the same one.
+            if not pid.isdecimal() or (int(pid) != os.getpid() and _is_running(int(pid))):
                 continue
             if kind == "old" and not destination.exists():
                 folder.rename(destination)

@@ -6,6 +6,7 @@
     ├── BadData                  a data set, manifest or label that does not fit
     ├── BadWeights               a checkpoint that does not fit the model, or is damaged
     ├── BrokenBundle             a bundle that is incomplete, altered or too new
+    ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
     ├── ConversionFailed         a writer or a check inside `convert` refused
     └── RuntimeRefused           a runtime could not load or run an artefact
@@ -43,6 +44,10 @@ class BadWeights(EdgenetError):
 
 class BrokenBundle(EdgenetError):
     """A bundle that is incomplete, was altered, or needs a newer edgenet."""
+
+
+class NotWritable(EdgenetError):
+    """An output that cannot be written: no space, no permission, a read-only disk."""
 
 
 class MissingExtra(EdgenetError):

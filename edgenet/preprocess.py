@@ -27,6 +27,9 @@ try:
 except ImportError as error:  # pragma: no cover - covered by the bare-install test
     raise MissingExtra("OpenCV", "board") from error
 
+# A damaged picture becomes one `BadImage`; OpenCV would print lines of its own beside it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 UInt8Array = npt.NDArray[np.uint8]
 
 JPEG_MAGIC = b"\xff\xd8"

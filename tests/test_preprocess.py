@@ -109,6 +109,20 @@ def test_what_is_no_picture(data):
         decode(data)
 
 
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_opencv_adds_nothing_to_the_error(kind, capfd):
+    data = encoded(Image.fromarray(PHOTO), kind)
+    with pytest.raises(BadImage):
+        decode(data[: len(data) // 2])
+    assert capfd.readouterr().err == ""
+
+
+def test_cmyk():
+    data = encoded(Image.fromarray(PHOTO).resize((200, 200)).convert("CMYK"), "JPEG", quality=95)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.abs(decode(data).astype(int) - expected).mean() < 3
+
+
 def test_errors_name_the_file(tmp_path):
     with pytest.raises(BadImage, match=r"none\.jpg: cannot be read"):
         read_picture(tmp_path / "none.jpg")

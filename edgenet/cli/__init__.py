@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,13 +19,12 @@ from edgenet.cli import classify, convert, evaluate, inspect, summary
 from edgenet.errors import EdgenetError
 
 # typer.BadParameter is public; the class above it, which every usage fault shares, is not.
-_USAGE_FAULT = typer.BadParameter.__mro__[1]
+_USAGE_FAULT = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 app = typer.Typer(
     name="edgenet",
     help="Convert image classifiers for edge devices and measure what they really do there.",
     epilog="Add --debug to any command to see the traceback of a failure.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -61,18 +60,19 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; failures become one line on stderr."""
     debug = "--debug" in arguments
+    given = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(
-            [argument for argument in arguments if argument != "--debug"],
+            given or ["--help"],
             prog_name="edgenet",
             standalone_mode=False,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except EdgenetError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except _USAGE_FAULT as fault:
-        return _fail(f"{fault.format_message()} See {_help_of(arguments)}.", 2)  # type: ignore[attr-defined]
+        return _fail(_usage_message(fault), 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1, debug=debug)
@@ -85,9 +85,10 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _help_of(arguments: list[str]) -> str:
-    known = [argument for argument in arguments[:1] if not argument.startswith("-")]
-    return " ".join(["edgenet", *known, "--help"])
+def _usage_message(fault: Any) -> str:
+    """Return the parser's message as a sentence, and where to read more."""
+    context = fault.ctx.command_path if fault.ctx else "edgenet"
+    return f"{fault.format_message().rstrip('.')}. See {context} --help."
 
 
 def _fail(message: str, code: int, *, debug: bool = False) -> int:

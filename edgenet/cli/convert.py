@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenet.cli.options import JsonOption, PrecisionOption, RuntimeOption, precisions, split
+from edgenet.cli.options import (
+    LARGEST_SEED,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    precisions,
+    split,
+)
 from edgenet.cli.output import StepProgress, print_json
 from edgenet.errors import MissingExtra, UsageError
 
@@ -70,7 +77,9 @@ def convert(
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Calibration images to draw.")
     ] = 128,
-    seed: Annotated[int, typer.Option(metavar="S", help="For every random choice.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, metavar="S", help="For every random choice.")
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,8 +89,10 @@ def convert(
 
         from edgenet.convert import pipeline
         from edgenet.models.weights import load_reference
-    except ImportError as error:
-        raise MissingExtra(error.name or "torch", "convert") from error
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("edgenet"):
+            raise
+        raise MissingExtra(error.name, "convert") from error
     from edgenet.bundle import load_bundle
     from edgenet.report.inspection import artifact_table, bundle_document
 
@@ -129,6 +140,7 @@ def _choices(
     labels: Path | None,
     seed: int,
 ) -> Choices:
+    from edgenet.bundle import read_labels
     from edgenet.models.architecture import (
         Activation,
         Padding,
@@ -155,7 +167,7 @@ def _choices(
         resolution=resolution,
         activation=None if activation is None else Activation(activation),
         padding=None if padding is None else Padding(padding),
-        labels=None if labels is None else tuple(labels.read_text("utf-8").splitlines()),
+        labels=None if labels is None else read_labels(labels),
         seed=seed,
     )
 

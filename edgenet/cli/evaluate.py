@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenet.cli.options import (
+    LARGEST_SEED,
     BundleArgument,
     JsonOption,
     PrecisionOption,
@@ -46,7 +47,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Draw N of the images.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the draw.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, metavar="S", help="Of the draw.")
+    ] = 0,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
     output: Annotated[
@@ -62,10 +65,17 @@ def evaluate(
     from edgenet.data.dataset import open_dataset
     from edgenet.measure.evaluate import evaluate as run
     from edgenet.report.evaluation import evaluation_text
-    from edgenet.report.record import evaluation_document, record_path, save_document
+    from edgenet.report.record import (
+        check_writable,
+        evaluation_document,
+        record_path,
+        save_document,
+    )
 
+    asked = runtime_names(runtime)
     found = load_bundle(bundle)
-    artifacts = found.select(runtime_names(runtime), precisions(precision))
+    artifacts = found.select(asked, precisions(precision))
+    check_writable(output or record_path(found))
     dataset = open_dataset(data or _default_data(found), labelled=True)
     if limit is not None:
         dataset = dataset.draw(limit, seed=seed)
@@ -73,16 +83,18 @@ def evaluate(
         done = progress.step(
             f"evaluate {len(artifacts)} artefacts on {dataset.name}", total=len(dataset.samples)
         )
-        result = run(found, dataset, artifacts, on_sample=done)
+        result = run(found, dataset, artifacts, required=asked, on_sample=done)
     for message in result.unreadable:
         warn(f"not counted: {message}")
     document = evaluation_document(found, result, command=["edgenet", *sys.argv[1:]], threads=1)
-    path = output or record_path(found, document)
-    save_document(document, path)
+    path = output or record_path(found)
+    # Printed first: an evaluation takes minutes, and a full disk must not lose it.
     if as_json:
         print_json(document)
     else:
         typer.echo(evaluation_text(result))
+    save_document(document, path)
+    if not as_json:
         typer.echo(f"\nrecord: {path}")
 
 

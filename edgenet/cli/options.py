@@ -31,13 +31,14 @@ PrecisionOption = Annotated[
         help="float32, float16 or int8; repeat it or separate by commas. Default: all.",
     ),
 ]
+LARGEST_SEED = 2**32 - 1
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def split(values: list[str] | None) -> tuple[str, ...]:
     """Return the names in a repeated option whose values may hold commas."""
     names = [name.strip() for value in values or () for name in value.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(dict.fromkeys(names))
 
 
 def runtime_names(values: list[str] | None) -> tuple[str, ...]:

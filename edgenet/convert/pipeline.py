@@ -30,6 +30,7 @@ from edgenet.bundle import (
     describe_artifact,
     describe_file,
     new_bundle,
+    read_labels,
     write_manifest,
 )
 from edgenet.convert.description import Description
@@ -88,8 +89,12 @@ WRITERS = (
 )
 """Every artefact that `convert` can write, in the order of the manifest."""
 
-PACKAGES = {"onnx": "onnx", "openvino": "openvino", "tflite": "ai-edge-litert"}
-"""The distribution that each writer needs."""
+PACKAGES = {
+    "onnx": ("onnx",),
+    "openvino": ("openvino",),
+    "tflite": ("ai-edge-litert", "flatbuffers"),
+}
+"""The distributions that each writer needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +124,9 @@ def select_targets(
         and (not precisions or target.precision in precisions)
     )
     if not chosen:
-        raise UsageError(
-            f"{', '.join(requested_runtimes)} has no {', '.join(p.value for p in precisions)} form"
-        )
+        there = ", ".join(f"{t.runtime} {t.precision.value}" for t in WRITERS)
+        wanted = " ".join([*requested_runtimes, *(p.value for p in precisions)])
+        raise UsageError(f"nothing is written for {wanted}: choose from {there}")
     return chosen
 
 
@@ -147,7 +152,7 @@ def convert(
         images = _read_images(calibration, reference, progress)
         integer = any(target.precision is Precision.INT8 for target in targets)
         quantized = _quantize(graph, images.inputs, progress) if integer else None
-        (folder / LABELS).write_text("\n".join(reference.labels) + "\n", encoding="utf-8")
+        _write_labels(reference.labels, folder / LABELS)
         artifacts = [
             _write(target, folder, graph, quantized, reference, progress) for target in targets
         ]
@@ -173,12 +178,18 @@ def convert(
 
 
 def _check_packages(targets: Sequence[Target]) -> None:
-    for writer in dict.fromkeys(target.writer for target in targets):
-        for distribution in dict.fromkeys(("onnx", PACKAGES[writer])):
-            try:
-                version(distribution)
-            except PackageNotFoundError:
-                raise MissingExtra(distribution, "convert") from None
+    needed = {name: None for target in targets for name in PACKAGES[target.writer]}
+    installed = dict(_installed(*needed))
+    for name in needed:
+        if name not in installed:
+            raise MissingExtra(name, "convert")
+
+
+def _write_labels(labels: tuple[str, ...], path: Path) -> None:
+    """Write one name a line; raises `BadData` for a name that would not come back as it was."""
+    path.write_text("\n".join(labels) + "\n", encoding="utf-8")
+    if read_labels(path) != labels:
+        raise BadData("a label of this model holds a line break; give --labels, one name a line")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +330,8 @@ def _identity(calibration: Calibration, images: _CalibrationImages) -> Calibrati
 
 
 def _tool_versions() -> dict[str, str]:
-    return {"edgenet": edgenet.__version__, **dict(_installed("torch", *PACKAGES.values()))}
+    packages = [name for names in PACKAGES.values() for name in names]
+    return {"edgenet": edgenet.__version__, **dict(_installed("torch", *packages))}
 
 
 def _installed(*distributions: str) -> Iterator[tuple[str, str]]:

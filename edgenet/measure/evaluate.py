@@ -7,7 +7,7 @@ installed the first float artefact that runs stands in and is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -70,17 +70,18 @@ def evaluate(
     dataset: Dataset,
     artifacts: Sequence[Artifact],
     *,
+    required: Collection[str] = (),
     threads: int = 1,
     on_sample: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Return accuracy and agreement of `artifacts` over `dataset`.
 
     Raises `BadData` when a label is not the bundle's or no picture can be read, `MissingExtra`
-    when none of the runtimes is installed.
+    when a runtime of `required`, or every runtime, is not installed.
     """
     accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
     with ExitStack() as stack:
-        sessions, not_run = _open(bundle, artifacts, threads, stack)
+        sessions, not_run = _open(bundle, artifacts, required, threads, stack)
         reference, reference_session = _open_reference(bundle, sessions, threads, stack)
         running = [*sessions.values(), *([reference_session] if reference_session else [])]
         logits: dict[int, list[Float32Array]] = {id(session): [] for session in running}
@@ -119,7 +120,11 @@ def evaluate(
 
 
 def _open(
-    bundle: Bundle, artifacts: Sequence[Artifact], threads: int, stack: ExitStack
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    required: Collection[str],
+    threads: int,
+    stack: ExitStack,
 ) -> tuple[dict[Artifact, Session], list[tuple[Artifact, str]]]:
     """Return a session for each artefact whose runtime is there, and why others have none."""
     sessions: dict[Artifact, Session] = {}
@@ -128,6 +133,8 @@ def _open(
         try:
             session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
         except MissingExtra as error:
+            if artifact.runtime in required:
+                raise
             not_run.append((artifact, str(error)))
             missing = error
             continue

@@ -41,6 +41,8 @@ CHUNK = 8
 """Images worked on at a time."""
 DAMPING = 0.01
 """Share of the mean variance added to every input's, for covariances that are nearly singular."""
+NOISE_FLOOR = 1e-5
+"""The same of the mean square: sums in float32 leave so much of a constant input as variance."""
 BIAS_STEPS = 2
 LEAST_ACTIVE = 0.05
 """A channel that is clipped more often than this moves its mean too slowly to be divided by."""
@@ -123,7 +125,7 @@ def _learn_rounding(
 
 
 def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
-    """Return the covariance of a layer's inputs, (groups, K, K) float64, and the samples in it."""
+    """Return the damped covariance of a layer's inputs, (groups, K, K), and the samples in it."""
     products: Tensor | float = 0.0
     sums: Tensor | float = 0.0
     count = 0
@@ -139,7 +141,11 @@ def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
     assert isinstance(products, Tensor)
     assert isinstance(sums, Tensor)
     mean = sums / count
-    return products / count - mean[:, :, None] * mean[:, None, :], count
+    squares = products / count
+    covariance = squares - mean[:, :, None] * mean[:, None, :]
+    variance, square = (m.diagonal(dim1=1, dim2=2).mean(1) for m in (covariance, squares))
+    damping = DAMPING * variance.clamp(min=0) + NOISE_FLOOR * square.clamp(min=NOISE_FLOOR)
+    return covariance + damping[:, None, None] * torch.eye(len(mean[0]), dtype=torch.float64), count
 
 
 def _columns(op: Weighted, x: Tensor) -> Tensor:
@@ -170,9 +176,7 @@ def _round_in_turn(rows: Tensor, covariance: Tensor, scale: Tensor) -> Tensor:
     rows = rows.gather(2, order[:, None, :].expand_as(rows)).clone()
     covariance = covariance.gather(1, order[:, :, None].expand(-1, -1, size))
     covariance = covariance.gather(2, order[:, None, :].expand(-1, size, -1))
-    damping = DAMPING * variance.mean(1).clamp(min=torch.finfo(torch.float64).tiny)
-    regular = covariance + damping[:, None, None] * torch.eye(size, dtype=torch.float64)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(regular))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
     factor = torch.linalg.cholesky(inverse, upper=True)
     integers = torch.zeros_like(rows)
     for start in range(0, size, 64):

@@ -27,6 +27,8 @@ STEPS = 255
 WEIGHT_STEPS = 127
 """Largest 8-bit weight; -128 is left out so that the range is symmetric."""
 BIAS_LIMIT = 2**31 - 1
+LEAST_SCALE = 2.0**-60
+"""Smallest scale: the product of two is still a normal float32, so no bias is divided by zero."""
 
 
 def encode(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> QuantizedGraph:
@@ -74,7 +76,7 @@ def _zero_point_rest(normalise: Normalise, op: Weighted) -> Float64Array:
 def affine(seen: ChannelStatistics) -> Affine:
     """Return the affine that covers a tensor's range and holds zero exactly."""
     low, high = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 0.0)
-    scale = float(np.float32((high - low) / STEPS)) if high > low else 1.0
+    scale = float(np.float32(max((high - low) / STEPS, LEAST_SCALE))) if high > low else 1.0
     return Affine(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, STEPS)))
 
 
@@ -83,7 +85,7 @@ def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> Quant
     scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
     # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.
     least = np.abs(bias) / (BIAS_LIMIT / 2) / source.scale
-    scale = np.maximum(scale, least.astype(np.float32))
+    scale = np.maximum(scale, least.astype(np.float32)).clip(LEAST_SCALE)
     per_channel = scale.reshape(-1, *[1] * (op.weight.ndim - 1))
     values = np.clip(np.rint(op.weight / per_channel), -WEIGHT_STEPS, WEIGHT_STEPS).astype(np.int8)
     bias_scale = (np.float32(source.scale) * scale).astype(np.float64)

@@ -18,8 +18,11 @@ import numpy as np
 from edgenet.graph import ACTIVATION_RANGES, Convolution, Graph, Operator
 from edgenet.quantize.statistics import ChannelStatistics, Float64Array
 
-MARGIN = 1.15
-"""How far beyond its calibrated maximum a channel may go before ReLU6 cuts it."""
+RELU6_MARGIN, RELU_MARGIN = 1.15, 2.0
+"""How far beyond its calibrated maximum a channel may go before it is cut.
+
+With ReLU a channel has no bound and new images pass its maximum by more: at 1.15 and 32 images the
+Fashion-MNIST network fell from 36.7 to 29.9 dB, at 2 it gained."""
 LARGEST_FACTOR = 32.0
 """A channel that hardly lives is not blown up further: its noise would become its signal."""
 
@@ -57,7 +60,7 @@ def _factors(op: Convolution, seen: ChannelStatistics) -> Float64Array:
     low, high = ACTIVATION_RANGES[op.activation]
     if low is None:
         return np.ones_like(seen.high)
-    ceiling = high / MARGIN if high is not None else float(seen.high.max())
+    ceiling = float(seen.high.max()) / RELU_MARGIN if high is None else high / RELU6_MARGIN
     alive = (seen.high > 0) & (seen.high < ceiling)
     factor = ceiling / np.where(alive, seen.high, 1.0)
     return np.where(alive, np.minimum(factor, LARGEST_FACTOR), 1.0)

@@ -7,13 +7,15 @@ name with `_reason` behind. The schema is `edgenet/schemas/record.schema.json`.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgenet.bundle import Artifact, Bundle, write_whole
+from edgenet.bundle import Artifact, Bundle, write_whole, writing
+from edgenet.errors import NotWritable, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
@@ -53,14 +55,26 @@ def evaluation_document(
 
 def save_document(document: dict[str, Any], path: Path) -> None:
     """Write a document as JSON, whole or not at all; folders above it are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
 
 
-def record_path(bundle: Bundle, document: dict[str, Any]) -> Path:
-    """Return where a document goes by default: `records/` beside the bundle, keyed by it."""
-    created = document["created"].replace(":", "").replace("+0000", "Z")
-    name = f"{bundle.sha256[:12]}_{document['kind']}_{created}.json"
+def check_writable(path: Path) -> None:
+    """Raise before the work what `save_document` would raise after it, as far as can be known."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give -o the name of a file")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above}: is a file, so nothing fits into it; choose another -o")
+    if not os.access(above, os.W_OK):
+        raise NotWritable(f"{path}: cannot be written; choose another place with -o")
+
+
+def record_path(bundle: Bundle) -> Path:
+    """Return where an evaluation of now goes: `records/` beside the bundle, keyed by it."""
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
+    name = f"{bundle.sha256[:12]}_evaluation_{now}.json"
     return bundle.root.absolute().parent / "records" / name
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ from edgenet.graph import (
     Graph,
     Normalise,
     QuantizedGraph,
-    QuantizedWeights,
     infer_shapes,
 )
 from edgenet.models.fold import fold
 from edgenet.models.mobilenet_v1 import MobileNetV1, initialise
 from edgenet.preprocess import Preprocessing, UInt8Array
+from edgenet.quantize.encode import encode
+from edgenet.quantize.statistics import collect
 
 MEAN = STD = (127.5, 127.5, 127.5)
 CLASSES = 10
@@ -98,45 +99,8 @@ def litert_logits(path: Path, images: UInt8Array, resolver: OpResolverType) -> F
     return np.concatenate(outputs)
 
 
-def min_max(graph: Graph, images: UInt8Array, model: MobileNetV1) -> QuantizedGraph:
-    """Quantise `graph` by the smallest and largest values that torch sees."""
-    seen: dict[str, tuple[float, float]] = {}
-
-    def watch(name: str) -> Callable[[torch.nn.Module, Any, torch.Tensor], None]:
-        def hook(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-            seen[name] = (min(0.0, float(output.min())), float(output.max()))
-
-        return hook
-
-    hooks = [
-        model.get_submodule(op.name).register_forward_hook(watch(op.name))
-        for op in graph.weighted()
-    ]
-    classifier = model.get_submodule("fc")
-    hooks.append(
-        classifier.register_forward_pre_hook(
-            lambda _module, inputs: seen.update(pool=(0.0, float(inputs[0].max())))
-        )
-    )
-    torch_logits(model, images)
-    for hook in hooks:
-        hook.remove()
-    tensors = {"normalised": Affine(scale=float(np.float32(1 / 127.5)), zero_point=128)}
-    for name, (low, high) in seen.items():
-        scale = float(np.float32((high - low) / 255))
-        tensors[name] = Affine(scale=scale, zero_point=round(-low / scale))
-    layers = {}
-    for op in graph.weighted():
-        flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
-        scales = (flat / 127).astype(np.float32)
-        steps = op.weight / scales.reshape(-1, *[1] * (op.weight.ndim - 1))
-        bias = op.bias / (tensors[op.input].scale * scales)
-        layers[op.name] = QuantizedWeights(
-            values=np.rint(steps).astype(np.int8),
-            scale=scales,
-            bias=np.rint(bias).astype(np.int32),
-        )
-    return QuantizedGraph(graph=graph, tensors=tensors, layers=layers)
+def quantised(graph: Graph, images: UInt8Array) -> QuantizedGraph:
+    return encode(graph, collect(graph, [image[None] for image in images]))
 
 
 def without(quantized: QuantizedGraph, *, tensors: set[str], layers: set[str]) -> QuantizedGraph:
@@ -158,7 +122,7 @@ def small() -> tuple[MobileNetV1, Graph, QuantizedGraph, UInt8Array]:
     model = network(64)
     graph = fold(model, name="small", mean=MEAN, std=STD)
     images = pictures(64, 8)
-    return model, graph, min_max(graph, images, model), images
+    return model, graph, quantised(graph, images), images
 
 
 def read_back(path: Path) -> tuple[Any, Mapping[str, Any]]:
@@ -286,9 +250,7 @@ def test_int8_logits_track_those_of_torch(
     model = network(resolution, padding=padding)
     graph = fold(model, name="small", mean=MEAN, std=STD)
     images = pictures(resolution, 8)
-    write_int8(
-        min_max(graph, images, model), tmp_path / "q.tflite", description=describe(resolution)
-    )
+    write_int8(quantised(graph, images), tmp_path / "q.tflite", description=describe(resolution))
     found = litert_logits(tmp_path / "q.tflite", images, resolver)
     assert sqnr_db(torch_logits(model, images), found) > 20
 
