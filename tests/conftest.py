@@ -50,8 +50,8 @@ def fashion() -> Reference:
 
 
 def convert_quietly(reference: Reference, folder: Path, **options: object) -> Bundle:
-    """Convert with 32 Fashion-MNIST images, every artefact unless `options` say otherwise."""
-    calibration = Calibration(dataset=fashion_mnist.calibration_set(), samples=32, seed=0)
+    """Convert with 128 Fashion-MNIST images, every artefact unless `options` say otherwise."""
+    calibration = Calibration(dataset=fashion_mnist.calibration_set(), samples=128, seed=0)
     defaults = {"targets": WRITERS, "calibration": calibration, "progress": Silent()}
     return load_bundle(convert(reference, folder, **{**defaults, **options}))
 

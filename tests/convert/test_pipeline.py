@@ -1,0 +1,190 @@
+"""The whole conversion: the same bytes twice, every contract kept, nothing wrong let out."""
+
+import json
+import zipfile
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from edgenet import runtimes
+from edgenet.bundle import Precision
+from edgenet.convert.pipeline import Calibration, select_targets
+from edgenet.data import fashion_mnist
+from edgenet.data.dataset import open_dataset
+from edgenet.errors import BadData, ConversionFailed, UsageError
+from edgenet.models.weights import Choices, load_reference
+from edgenet.runtimes.torch import TorchSession
+
+
+def random_reference(**choices):
+    return load_reference("random", Choices(width_multiplier=0.25, resolution=32, **choices))
+
+
+def contents(bundle):
+    return {path.name: path.read_bytes() for path in bundle.root.iterdir()}
+
+
+def test_twice_the_same_bytes(make_bundle, fashion, small_bundle):
+    assert contents(make_bundle(fashion, "another/name")) == contents(small_bundle)
+
+
+def test_a_gamma_moves_every_float_artefact_alike(make_bundle):
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    reference = random_reference()
+    with torch.no_grad():
+        reference.module.conv_pw_3.bn.weight.mul_(1.05)
+    changed = make_bundle(reference)
+    expected = TorchSession(
+        reference.module, resolution=32, mean=reference.mean, std=reference.std
+    ).run(image)["logits"]
+    unchanged = TorchSession(
+        random_reference().module, resolution=32, mean=reference.mean, std=reference.std
+    ).run(image)["logits"]
+    moved = np.abs(expected - unchanged).max()
+    assert moved > 1e-3
+    for artifact in changed.artifacts:
+        if artifact.precision is not Precision.INT8:
+            session = runtimes.load(artifact.runtime, changed.path(artifact))
+            difference = np.abs(session.run(image)["logits"] - expected).max()
+            exact = artifact.precision is Precision.FLOAT32
+            assert difference < (1e-5 if exact else moved / 2)
+
+
+def test_input_and_output_contract(small_bundle):
+    for artifact in small_bundle.artifacts:
+        path = str(small_bundle.path(artifact))
+        if artifact.runtime == "onnxruntime":
+            graph = onnx.load(path).graph
+            (source,), (target,) = graph.input, graph.output
+            assert (source.name, target.name) == ("image", "logits")
+            assert source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+            assert target.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+            assert [d.dim_value for d in source.type.tensor_type.shape.dim] == [1, 64, 64, 3]
+        elif artifact.runtime == "openvino":
+            model = openvino.Core().read_model(path)
+            assert (model.input(0).get_names(), model.output(0).get_names()) == (
+                {"image"},
+                {"logits"},
+            )
+            assert model.input(0).get_element_type() == openvino.Type.u8
+            assert list(model.input(0).shape) == [1, 64, 64, 3]
+            assert list(model.output(0).shape) == [1, 10]
+        else:
+            interpreter = Interpreter(path)
+            (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+            assert (source["name"], source["dtype"]) == ("image", np.uint8)
+            assert (target["name"], target["dtype"]) == ("logits", np.float32)
+            assert source["shape"].tolist() == [1, 64, 64, 3]
+
+
+def test_metadata_in_every_format(small_bundle):
+    labels, spec = list(small_bundle.labels), small_bundle.preprocessing.spec()
+    for artifact in small_bundle.artifacts:
+        path = small_bundle.path(artifact)
+        if artifact.runtime == "onnxruntime":
+            properties = {p.key: p.value for p in onnx.load(path).metadata_props}
+            assert json.loads(properties["edgenet.labels"]) == labels
+            assert json.loads(properties["edgenet.preprocessing"]) == spec
+        elif artifact.runtime == "openvino":
+            model = openvino.Core().read_model(path)
+            info = model.get_rt_info()["model_info"].astype(dict)
+            assert info["labels"].astype(str).split() == [x.replace(" ", "_") for x in labels]
+            assert info["model_type"].astype(str) == "Classification"
+            assert "mean_values" not in info
+        else:
+            with zipfile.ZipFile(path) as attached:
+                assert attached.read("labels.txt").decode().splitlines() == labels
+
+
+def test_one_int8_model_in_three_formats(small_bundle):
+    """Scales and zero points read back out of the ONNX and the TFLite file are the same."""
+    (onnx_file,) = small_bundle.select(("onnxruntime",), (Precision.INT8,))
+    graph = onnx.load(small_bundle.path(onnx_file)).graph
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    affines = {
+        (float(constants[n.input[1]]), int(constants[n.input[2]]) - 128)
+        for n in graph.node
+        if n.op_type == "QuantizeLinear"
+    }
+    weights = {
+        constants[name].astype(np.int8).tobytes(): name
+        for name in constants
+        if name.endswith("weight.quantized")
+    }
+    (tflite_file,) = small_bundle.select(("litert",), (Precision.INT8,))
+    interpreter = Interpreter(
+        str(small_bundle.path(tflite_file)), experimental_preserve_all_tensors=True
+    )
+    interpreter.allocate_tensors()
+    found, integers = set(), 0
+    for detail in interpreter.get_tensor_details():
+        scales = detail["quantization_parameters"]["scales"]
+        if detail["dtype"] != np.int8:
+            continue
+        if len(scales) == 1 and detail["quantization_parameters"]["zero_points"][0] != 0:
+            found.add((float(scales[0]), int(detail["quantization_parameters"]["zero_points"][0])))
+        elif len(scales) > 1:
+            values = interpreter.get_tensor(detail["index"])
+            if values.ndim == 4 and values.shape[0] == 1:
+                values = values.transpose(3, 0, 1, 2)
+            elif values.ndim == 4:
+                values = values.transpose(0, 3, 1, 2)
+            assert values.tobytes() in weights
+            integers += 1
+    assert integers == 28
+    assert found == {affine for affine in affines if affine[1] != 0}
+
+
+def test_only_what_was_asked_for(make_bundle):
+    targets = select_targets(("litert", "openvino"), (Precision.FLOAT16,))
+    bundle = make_bundle(random_reference(), targets=targets)
+    assert {(a.runtime, a.precision) for a in bundle.artifacts} == {
+        ("openvino", Precision.FLOAT16),
+        ("litert", Precision.FLOAT16),
+    }
+    assert bundle.calibration is None
+    assert not bundle.model.trained
+
+
+def test_targets_that_do_not_exist():
+    with pytest.raises(UsageError, match="unknown runtime 'tensorrt'"):
+        select_targets(("tensorrt",), ())
+    with pytest.raises(UsageError, match="onnxruntime has no float16 form"):
+        select_targets(("onnxruntime",), (Precision.FLOAT16,))
+
+
+def test_the_seed_chooses_the_calibration_images(make_bundle):
+    targets = select_targets(("onnxruntime",), (Precision.INT8,))
+    dataset = fashion_mnist.calibration_set()
+    identities = {
+        make_bundle(
+            random_reference(),
+            f"bundle{seed}{number}",
+            targets=targets,
+            calibration=Calibration(dataset=dataset, samples=9, seed=seed),
+        ).calibration.sha256
+        for number, seed in enumerate((1, 1, 2))
+    }
+    assert len(identities) == 2
+
+
+def test_calibration_without_pictures(make_bundle, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.jpg").write_text("no picture")
+    dataset = open_dataset(str(tmp_path / "set"), labelled=False)
+    with pytest.raises(BadData, match="no calibration image can be read"):
+        make_bundle(random_reference(), calibration=Calibration(dataset=dataset, samples=9, seed=0))
+
+
+def test_a_constant_output_is_not_let_out(make_bundle, tmp_path):
+    reference = random_reference()
+    with torch.no_grad():
+        reference.module.fc.weight.zero_()
+        reference.module.fc.bias.zero_()
+    with pytest.raises(ConversionFailed, match="constant or not finite"):
+        make_bundle(reference)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,197 @@
+"""The bundle on disk: whole, explained, and refused when it is neither."""
+
+import json
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgenet.bundle import (
+    MANIFEST,
+    BundleFile,
+    Precision,
+    files_sha256,
+    load_bundle,
+    new_bundle,
+    write_whole,
+)
+from edgenet.errors import BrokenBundle, UsageError
+
+
+@pytest.fixture
+def root(small_bundle, tmp_path):
+    """A copy that may be broken."""
+    return shutil.copytree(small_bundle.root, tmp_path / "bundle")
+
+
+def edit(root, change):
+    path = root / MANIFEST
+    manifest = json.loads(path.read_text("utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_explains_itself(small_bundle):
+    assert small_bundle.name == "mobilenet_v1_0.5_64"
+    assert small_bundle.model.weights == "fashion-mnist"
+    assert small_bundle.labels[0] == "T-shirt/top"
+    assert small_bundle.preprocessing.resolution == 64
+    assert small_bundle.calibration.count == 128
+    assert {"edgenet", "torch", "onnx", "openvino", "ai-edge-litert"} <= small_bundle.tools.keys()
+    assert len(small_bundle.artifacts) == 8
+    listed = {file.path for file in small_bundle.files} | {MANIFEST}
+    assert listed == {path.name for path in small_bundle.root.iterdir()}
+
+
+def test_selects(small_bundle):
+    assert len(small_bundle.select(("litert",))) == 3
+    (found,) = small_bundle.select(("onnxruntime",), (Precision.INT8,))
+    assert small_bundle.path(found).name == "mobilenet_v1_0.5_64_int8.onnx"
+    with pytest.raises(UsageError, match="it has onnxruntime float32"):
+        small_bundle.select(("onnxruntime",), (Precision.FLOAT16,))
+
+
+def test_every_changed_byte_is_found(root, small_bundle):
+    for file in small_bundle.files:
+        path = root / file.path
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+        with pytest.raises(BrokenBundle, match=path.name):
+            load_bundle(root)
+        path.write_bytes(data)
+    assert load_bundle(root).sha256 == small_bundle.sha256
+
+
+def test_a_missing_file(root, small_bundle):
+    (root / small_bundle.artifacts[-1].files[-1]).unlink()
+    with pytest.raises(BrokenBundle, match="is missing"):
+        load_bundle(root)
+
+
+def test_newer_schema(root):
+    edit(root, lambda manifest: manifest.update(schema_version="2.0"))
+    with pytest.raises(BrokenBundle, match=r"2\.0 is newer than .* upgrade edgenet"):
+        load_bundle(root)
+
+
+def test_newer_minor_version_and_unknown_fields_are_kept(root, small_bundle):
+    def change(manifest):
+        manifest.update(schema_version="1.9", novelty={"x": 1})
+        manifest["model"]["attention"] = True
+        manifest["artifacts"][0]["speed"] = 3
+
+    edit(root, change)
+    assert load_bundle(root).artifacts == small_bundle.artifacts
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("labels"), "labels"),
+        (lambda m: m.pop("schema_version"), "no schema_version"),
+        (lambda m: m.update(artifacts=[]), "artifacts"),
+        (lambda m: m["files"][0].update(path="../secret"), "path"),
+        (lambda m: m["files"][0].update(path="/etc/passwd"), "path"),
+        (lambda m: m["files"][0].update(size_bytes="many"), "size_bytes"),
+        (lambda m: m["artifacts"][0].update(files=["other.onnx"]), "not in its list of files"),
+        (lambda m: m["artifacts"][0].update(precision="int4"), "precision"),
+        (lambda m: m["labels"].update(count=3), "10 lines, the manifest says 3"),
+        (lambda m: m["preprocessing"].update(resize="nearest"), "differs from this edgenet's"),
+        (lambda m: m.update(preprocessing_sha256="0" * 64), "preprocessing_sha256"),
+        (lambda m: m["model"].update(resolution=17), "resolution"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(root, change, message):
+    edit(root, change)
+    with pytest.raises(BrokenBundle, match=message):
+        load_bundle(root)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\udcff"])
+def test_no_manifest_at_all(root, text):
+    (root / MANIFEST).write_text(text, errors="surrogateescape")
+    with pytest.raises(BrokenBundle, match=r"manifest\.json"):
+        load_bundle(root)
+
+
+def test_not_a_bundle(tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        load_bundle(tmp_path / "none")
+    with pytest.raises(BrokenBundle, match="is not a bundle"):
+        load_bundle(tmp_path)
+
+
+FILES = st.lists(
+    st.builds(
+        BundleFile,
+        path=st.text("ab/", min_size=1, max_size=4),
+        size_bytes=st.integers(0, 9),
+        sha256=st.text("01", min_size=2, max_size=2),
+    ),
+    unique_by=lambda file: file.path,
+    max_size=4,
+)
+
+
+@given(files=FILES, other=FILES)
+def test_identity_is_the_list_of_files(files, other):
+    assert files_sha256(tuple(files)) == files_sha256(tuple(reversed(files)))
+    same = sorted(files, key=lambda f: f.path) == sorted(other, key=lambda f: f.path)
+    assert (files_sha256(tuple(files)) == files_sha256(tuple(other))) is same
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="half"),
+        new_bundle(tmp_path / "deep/er/bundle", replace=False) as folder,
+    ):
+        (folder / "file").write_text("x")
+        raise RuntimeError("half way")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_keeps_the_old_one_until_the_new_one_is_whole(root):
+    before = load_bundle(root).sha256
+    with pytest.raises(RuntimeError, match="half"), new_bundle(root, replace=True):
+        raise RuntimeError("half way")
+    assert load_bundle(root).sha256 == before
+    assert [path.name for path in root.parent.iterdir()] == ["bundle"]
+
+
+def test_destinations_that_are_refused(root, tmp_path):
+    with pytest.raises(UsageError, match="exists already"), new_bundle(root, replace=False):
+        pass
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/diary.txt").write_text("x")
+    with (
+        pytest.raises(UsageError, match="not a bundle"),
+        new_bundle(tmp_path / "mine", replace=True),
+    ):
+        pass
+    assert (tmp_path / "mine/diary.txt").exists()
+
+
+def test_leftovers_of_killed_runs(root):
+    dead = 2**22 + 1  # beyond the kernel's largest process id
+    leftover = root.parent / f".bundle.partial-{dead}"
+    leftover.mkdir()
+    root.rename(root.parent / f".bundle.old-{dead}")  # killed between the two renames
+    alive = root.parent / f".bundle.partial-{os.getppid()}"
+    alive.mkdir()
+    with pytest.raises(RuntimeError, match="stop"), new_bundle(root, replace=True):
+        raise RuntimeError("stop")
+    assert not leftover.exists()
+    assert alive.exists()
+    assert load_bundle(root)
+
+
+def test_write_whole_leaves_the_old_file_on_failure(tmp_path):
+    path = tmp_path / "record.json"
+    write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        write_whole(path, None)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
