@@ -17,6 +17,9 @@ that escapes is a bug: the command line says so and keeps its traceback for `--d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class EdgenetError(Exception):
     """A failure with a message meant for the user."""
@@ -65,3 +68,17 @@ class ConversionFailed(EdgenetError):
 
 class RuntimeRefused(EdgenetError):
     """A runtime is installed but could not load or run an artefact."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the import of a package that `extra` would bring into `MissingExtra`.
+
+    A module of our own that is missing stays what it is: a bug.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "edgenet":
+            raise
+        raise MissingExtra(error.name, extra) from error

@@ -16,7 +16,7 @@ from edgenet.cli.options import (
     split,
 )
 from edgenet.cli.output import StepProgress, print_json
-from edgenet.errors import MissingExtra, UsageError
+from edgenet.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from edgenet.convert.pipeline import Calibration
@@ -84,15 +84,11 @@ def convert(
     as_json: JsonOption = False,
 ) -> None:
     """Write ONNX, OpenVINO and TFLite artefacts of a model, float and INT8, as one bundle."""
-    try:
+    with needs_extra("convert"):
         import torch
 
         from edgenet.convert import pipeline
         from edgenet.models.weights import load_reference
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("edgenet"):
-            raise
-        raise MissingExtra(error.name, "convert") from error
     from edgenet.bundle import load_bundle
     from edgenet.report.inspection import artifact_table, bundle_document
 

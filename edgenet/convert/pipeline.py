@@ -35,7 +35,14 @@ from edgenet.bundle import (
 )
 from edgenet.convert.description import Description
 from edgenet.data.sample import Dataset
-from edgenet.errors import BadData, BadImage, ConversionFailed, MissingExtra, UsageError
+from edgenet.errors import (
+    BadData,
+    BadImage,
+    ConversionFailed,
+    MissingExtra,
+    UsageError,
+    needs_extra,
+)
 from edgenet.graph import Graph, QuantizedGraph
 from edgenet.models.fold import fold
 from edgenet.models.weights import ARCHITECTURE, Reference
@@ -89,12 +96,8 @@ WRITERS = (
 )
 """Every artefact that `convert` can write, in the order of the manifest."""
 
-PACKAGES = {
-    "onnx": ("onnx",),
-    "openvino": ("openvino",),
-    "tflite": ("ai-edge-litert", "flatbuffers"),
-}
-"""The distributions that each writer needs."""
+TOOLS = ("torch", "onnx", "openvino", "ai-edge-litert")
+"""The distributions whose versions the manifest names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +181,10 @@ def convert(
 
 
 def _check_packages(targets: Sequence[Target]) -> None:
-    needed = {name: None for target in targets for name in PACKAGES[target.writer]}
-    installed = dict(_installed(*needed))
-    for name in needed:
-        if name not in installed:
-            raise MissingExtra(name, "convert")
+    """Import every writer before the work begins, so that a missing package shows at once."""
+    for writer in dict.fromkeys(target.writer for target in targets):
+        with needs_extra("convert"):
+            importlib.import_module(f"edgenet.convert.{writer}")
 
 
 def _write_labels(labels: tuple[str, ...], path: Path) -> None:
@@ -330,11 +332,10 @@ def _identity(calibration: Calibration, images: _CalibrationImages) -> Calibrati
 
 
 def _tool_versions() -> dict[str, str]:
-    packages = [name for names in PACKAGES.values() for name in names]
-    return {"edgenet": edgenet.__version__, **dict(_installed("torch", *packages))}
+    return {"edgenet": edgenet.__version__, **dict(_installed(TOOLS))}
 
 
-def _installed(*distributions: str) -> Iterator[tuple[str, str]]:
+def _installed(distributions: Sequence[str]) -> Iterator[tuple[str, str]]:
     for name in distributions:
         try:
             yield name, version(name)
