@@ -35,6 +35,9 @@ UInt8Array = npt.NDArray[np.uint8]
 JPEG_MAGIC = b"\xff\xd8"
 EXIF_ORIENTATION = 0x0112
 
+LARGEST_ASPECT = 100
+"""A longer strip would take hundreds of megabytes before its centre is cut out."""
+
 VERSION = 1
 """Changes whenever the pixels that come out of here change."""
 
@@ -141,6 +144,11 @@ def prepare(picture: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
                 f"{picture.shape[1]} x {picture.shape[0]} pixels"
             )
         picture = picture[y : y + height, x : x + width]
+    if max(picture.shape[:2]) > LARGEST_ASPECT * min(picture.shape[:2]):
+        raise BadImage(
+            f"is {picture.shape[1]} x {picture.shape[0]} pixels, a strip more than "
+            f"{LARGEST_ASPECT} times as long as wide; crop it"
+        )
     resolution = preprocessing.resolution
     shorter = round(resolution / preprocessing.crop_fraction)
     height, width = picture.shape[:2]
