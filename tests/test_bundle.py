@@ -15,9 +15,10 @@ from edgenet.bundle import (
     files_sha256,
     load_bundle,
     new_bundle,
+    read_labels,
     write_whole,
 )
-from edgenet.errors import BrokenBundle, UsageError
+from edgenet.errors import BadData, BrokenBundle, EdgenetError, NotWritable, UsageError
 
 
 @pytest.fixture
@@ -97,6 +98,9 @@ def test_newer_minor_version_and_unknown_fields_are_kept(root, small_bundle):
         (lambda m: m["files"][0].update(path="/etc/passwd"), "path"),
         (lambda m: m["files"][0].update(size_bytes="many"), "size_bytes"),
         (lambda m: m["artifacts"][0].update(files=["other.onnx"]), "not in its list of files"),
+        (lambda m: m["artifacts"][0].update(files=["../x"]), "not in its list of files"),
+        (lambda m: m["labels"].update(file="../x"), "not in its list of files"),
+        (lambda m: m["files"].append(m["files"][0]), "lists a file twice"),
         (lambda m: m["artifacts"][0].update(precision="int4"), "precision"),
         (lambda m: m["labels"].update(count=3), "10 lines, the manifest says 3"),
         (lambda m: m["preprocessing"].update(resize="nearest"), "differs from this edgenet's"),
@@ -110,7 +114,7 @@ def test_a_wrong_manifest_is_refused(root, change, message):
         load_bundle(root)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\udcff", "[" * 100_000])
 def test_no_manifest_at_all(root, text):
     (root / MANIFEST).write_text(text, errors="surrogateescape")
     with pytest.raises(BrokenBundle, match=r"manifest\.json"):
@@ -196,3 +200,69 @@ def test_write_whole_leaves_the_old_file_on_failure(tmp_path):
         write_whole(path, None)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+@given(st.binary(max_size=60))
+def test_no_manifest_escapes_as_a_bug(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("any")
+    (root / MANIFEST).write_bytes(data)
+    with pytest.raises(EdgenetError):
+        load_bundle(root)
+
+
+@pytest.mark.parametrize("field", ["model", "files", "artifacts", "labels", "tools", "input"])
+@pytest.mark.parametrize("value", [None, 1, "x", [[]]])
+def test_a_field_of_the_wrong_type_is_refused(root, field, value):
+    edit(root, lambda manifest: manifest.update({field: value}))
+    with pytest.raises(BrokenBundle):
+        load_bundle(root)
+
+
+def test_a_bundle_that_appears_meanwhile_is_not_replaced(small_bundle, tmp_path):
+    with pytest.raises(NotWritable), new_bundle(tmp_path / "b", replace=False):
+        shutil.copytree(small_bundle.root, tmp_path / "b")
+    assert load_bundle(tmp_path / "b").sha256 == small_bundle.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_killed_run_with_our_own_process_id(root):
+    """In a container every run may have the same one; without --force nothing is replaced."""
+    before = load_bundle(root).sha256
+    (root.parent / f".bundle.partial-{os.getpid()}").mkdir()
+    root.rename(root.parent / f".bundle.old-{os.getpid()}")
+    with pytest.raises(UsageError, match="exists already"), new_bundle(root, replace=False):
+        pass
+    assert load_bundle(root).sha256 == before
+    assert [path.name for path in root.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_nothing_but_a_bundle_is_replaced(tmp_path, replace):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / MANIFEST).write_text('{"name": "a web page"}')
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("site")
+    for name, message in (
+        ("site", "is no bundle"),
+        ("file", "is no bundle"),
+        ("file/below", "is a file"),
+        ("link", "symbolic link"),
+    ):
+        with pytest.raises(UsageError, match=message), new_bundle(tmp_path / name, replace=replace):
+            pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "link", MANIFEST, "site"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "is empty"), (b"a\n\nb\n", "line 2 is empty"), (b"a\n\xff\n", "byte 2")],
+)
+def test_labels_that_are_refused(tmp_path, data, message):
+    (tmp_path / "labels.txt").write_bytes(data)
+    with pytest.raises(BadData, match=message):
+        read_labels(tmp_path / "labels.txt")
+
+
+def test_labels_of_any_editor(tmp_path):
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfa b\r\nc\r\n")
+    assert read_labels(tmp_path / "labels.txt") == ("a b", "c")

@@ -7,13 +7,13 @@ scale values: the normalisation is inside, and a reader that found them would ap
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import openvino as ov
 
 from edgenet.convert import onnx
 from edgenet.convert.description import Description
-from edgenet.errors import ConversionFailed
 from edgenet.graph import Graph, QuantizedGraph
 
 
@@ -42,8 +42,9 @@ def _write(
     try:
         ov.save_model(model, path, compress_to_fp16=float_weights == "float16")
     except RuntimeError as error:
-        raise ConversionFailed(
-            f"{path}: OpenVINO could not write it ({error}); is the disk full?"
+        # It tells the reason to nobody; what is left in practice is the disk.
+        raise OSError(
+            errno.EIO, "OpenVINO could not write its file; the disk may be full"
         ) from error
 
 

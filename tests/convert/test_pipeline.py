@@ -1,5 +1,6 @@
 """The whole conversion: the same bytes twice, every contract kept, nothing wrong let out."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -183,11 +184,39 @@ def test_calibration_without_pictures(make_bundle, tmp_path):
         make_bundle(random_reference(), calibration=Calibration(dataset=dataset, samples=9, seed=0))
 
 
-def test_a_constant_output_is_not_let_out(make_bundle, tmp_path):
+@pytest.mark.parametrize("value", [0.0, float("nan")], ids=["constant", "not finite"])
+def test_a_dead_network_is_not_let_out(make_bundle, tmp_path, value):
     reference = random_reference()
     with torch.no_grad():
-        reference.module.fc.weight.zero_()
-        reference.module.fc.bias.zero_()
+        reference.module.fc.weight.fill_(value)
+        reference.module.fc.bias.fill_(value)
     with pytest.raises(ConversionFailed, match="constant or not finite"):
-        make_bundle(reference)
+        make_bundle(reference, targets=select_targets(("onnxruntime",), (Precision.FLOAT32,)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_calibration_image_is_left_out_and_named(make_bundle, tmp_path, progress):
+    (tmp_path / "a.jpg").write_text("no picture")
+    dataset = fashion_mnist.calibration_set().draw(3, seed=0)
+    bad = open_dataset(str(tmp_path), labelled=False).samples
+    mixed = dataclasses.replace(dataset, samples=(*bad, *dataset.samples))
+    bundle = make_bundle(
+        random_reference(),
+        targets=select_targets(("onnxruntime",), (Precision.INT8,)),
+        calibration=Calibration(dataset=mixed, samples=9, seed=0),
+        progress=progress,
+    )
+    assert bundle.calibration.count == 3
+    (warning,) = progress.warnings
+    assert warning.startswith("left out of the calibration: ")
+    assert "a.jpg" in warning
+
+
+def test_a_label_of_two_lines_is_refused(make_bundle):
+    reference = random_reference()
+    labels = ("two\u2028lines", *reference.labels[1:])
+    with pytest.raises(BadData, match="line break"):
+        make_bundle(
+            dataclasses.replace(reference, labels=labels),
+            targets=select_targets(("onnxruntime",), (Precision.FLOAT32,)),
+        )

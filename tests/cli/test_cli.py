@@ -1,0 +1,292 @@
+"""The command line: help, one JSON document, exit codes, and one line for whatever is wrong."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgenet.cli import app, run
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = ["", *(command.name for command in app.registered_commands)]
+PICTURES = Path(__file__).parents[2] / "calibration/images"
+SMALL = ["--weights", "random", "--width-multiplier", "0.25", "--resolution", "32"]
+SMALL += ["--runtime", "onnxruntime", "--samples", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, small_bundle):
+    """A folder to work in: a bundle, pictures whole and broken, data sets, label files."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_bundle.root, "bundle")
+    picture = sorted(PICTURES.glob("*.jpg"))[0].read_bytes()
+    files = {
+        "whole.jpg": picture,
+        "cut.jpg": picture[:3000],
+        "text.jpg": b"hello",
+        "empty.jpg": b"",
+        "texts/a.txt": b"hello",
+        "empty.txt": b"",
+        "binary.txt": b"\xff\xfe",
+        "gap.txt": b"a\n\nb\n",
+        "two.txt": b"a\nb\n",
+        "outside.csv": b"file,label\nwhole.jpg,10\n",
+        "unknown.csv": b"file,label\nwhole.jpg,T-shirt\n",
+        "good.csv": b"file,label\nwhole.jpg,0\ncut.jpg,Coat\n",
+    }
+    for name, data in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(data)
+    Path("nothing").mkdir()
+    return tmp_path
+
+
+def one_line(capsys):
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("edgenet: ")]
+    assert "Traceback" not in err
+    assert lines == err.splitlines()[-1:]
+    assert "bug in" not in err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    assert run([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Examples:" in text or not command
+    golden = GOLDEN / f"{command or 'edgenet'}.txt"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8"), "if it is meant: UPDATE_GOLDEN=1 pytest tests/cli"
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_examples_name_real_options(command, capsys):
+    run([command, "--help"])
+    text = capsys.readouterr().out
+    options, _, examples = text.partition("Examples:")
+    assert set(re.findall(r"--[a-z-]+", examples)) <= set(re.findall(r"--[a-z-]+", options))
+    assert f"edgenet {command}" in examples
+
+
+def test_version_and_no_command(capsys):
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"edgenet \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    assert run([]) == 0
+    assert capsys.readouterr().out == (GOLDEN / "edgenet.txt").read_text("utf-8")
+
+
+CONVERT = f"convert {' '.join(SMALL)}"
+BAD = [
+    # The command line alone.
+    ("frobnicate", 2, "No such command 'frobnicate'. See edgenet --help."),
+    ("convert", 2, "Missing option '--output' / '-o'. See edgenet convert --help."),
+    ("convert --frob -o x", 2, "No such option: --frob.*See edgenet convert --help"),
+    ("convert --resolution 17 -o x", 2, "resolution 17 is out of range.*32 to 512"),
+    ("convert --resolution abc -o x", 2, r"Invalid value for '--resolution':.*\. See"),
+    ("convert --resolution 224.5 -o x", 2, r"Invalid value for '--resolution':.*\. See"),
+    ("convert --width-multiplier 0 -o x", 2, "width multiplier 0 is out of range"),
+    ("convert --width-multiplier 2 -o x", 2, "width multiplier 2 is out of range"),
+    ("convert --width-multiplier nan -o x", 2, "width multiplier nan is out of range"),
+    ("convert --width-multiplier 0.75 -o x", 2, "no imagenet weights for width multiplier 0.75"),
+    ("convert --runtime abacus -o x", 2, "unknown runtime 'abacus': choose from"),
+    ("convert --runtime , -o x", 2, "unknown runtime '': choose from"),
+    ("convert --precision int4 -o x", 2, "unknown precision 'int4': choose from"),
+    ("convert --runtime onnxruntime --precision float16 -o x", 2, "nothing is written for"),
+    ("convert --activation gelu -o x", 2, "unknown activation 'gelu': choose from"),
+    ("convert --labels none.txt -o x", 2, "none.txt: no such labels file"),
+    ("convert none.safetensors -o x", 2, "no model 'none.safetensors': give"),
+    ("convert --weights none -o x", 2, "no weights called 'none': give"),
+    ("convert --samples 0 -o x", 2, r"'--samples':.*\. See edgenet convert"),
+    ("convert --seed -1 -o x", 2, r"'--seed':.*\. See edgenet convert"),
+    ("convert --seed 99999999999999999999 -o x", 2, r"'--seed':.*\. See edgenet convert"),
+    (f"{CONVERT} --calibration none -o x", 2, "no data at 'none': give"),
+    (f"{CONVERT} -o whole.jpg", 2, "exists and is no bundle.*choose another -o"),
+    (f"{CONVERT} -o whole.jpg/x", 2, "is a file.*choose another -o"),
+    (f"{CONVERT} -o nothing --force", 2, "exists and is no bundle.*choose another -o"),
+    (f"{CONVERT} -o . --force", 2, "exists and is no bundle"),
+    (f"{CONVERT} -o bundle", 2, "bundle: exists already; choose another -o or add --force"),
+    ("classify", 2, "Missing argument 'BUNDLE'. See edgenet classify --help."),
+    ("classify none whole.jpg", 2, "none: no such folder"),
+    ("classify bundle none.jpg", 2, "none.jpg: no such file"),
+    ("classify bundle whole.jpg --top 0", 2, r"'--top':.*\. See edgenet classify"),
+    ("classify bundle whole.jpg --runtime abacus", 2, "unknown runtime 'abacus': choose from"),
+    ("inspect none", 2, "none: no such folder"),
+    ("evaluate bundle --data none", 2, "no data at 'none': give"),
+    ("evaluate bundle --limit 0", 2, r"'--limit':.*\. See edgenet evaluate"),
+    ("evaluate bundle --data good.csv -o nothing", 2, "nothing: is a folder; give -o"),
+    ("evaluate bundle --data good.csv -o whole.jpg/x", 2, "whole.jpg: is a file"),
+    ("summary --resolution 31", 2, "resolution 31 is out of range"),
+    ("summary --classes 0", 2, "at least one class"),
+    ("summary extra", 2, r"extra.*\. See edgenet summary --help\."),
+    # Found after the command line was understood.
+    ("convert text.jpg -o x", 1, "text.jpg: ends at byte"),
+    (f"{CONVERT} --calibration nothing -o x", 1, "nothing: holds no pictures"),
+    (f"{CONVERT} --labels empty.txt -o x", 1, "empty.txt: is empty; write one class name a line"),
+    (f"{CONVERT} --labels binary.txt -o x", 1, "binary.txt: is not UTF-8 text"),
+    (f"{CONVERT} --labels gap.txt -o x", 1, "gap.txt: line 2 is empty"),
+    ("convert --weights fashion-mnist --labels two.txt -o x", 1, "10 classes, but 2 labels"),
+    (f"{CONVERT} -o /proc/x", 1, "/proc/x: cannot be written .*choose another place"),
+    ("classify bundle cut.jpg", 1, "cut.jpg: is cut off after 3000 bytes"),
+    ("classify bundle text.jpg", 1, "text.jpg: is not a picture"),
+    ("classify bundle empty.jpg --json", 1, "empty.jpg: is empty"),
+    ("classify bundle whole.jpg cut.jpg --json", 1, "cut.jpg: is cut off"),
+    ("inspect nothing", 1, "nothing: is not a bundle"),
+    ("evaluate bundle --data nothing", 1, "nothing: has no sub-folders"),
+    ("evaluate bundle --data outside.csv", 1, "line 2: label '10' is not one of the bundle's 10"),
+    ("evaluate bundle --data unknown.csv", 1, "label 'T-shirt'.*did you mean 'T-shirt/top'"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "message"), BAD, ids=[line for line, _, _ in BAD])
+def test_bad_input(folder, capsys, line, code, message):
+    before = sorted(folder.rglob("*"))
+    assert run(line.split()) == code
+    assert re.search(message, one_line(capsys))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_weights_of_another_width(folder, capsys):
+    from edgenet.models import weights
+
+    file = Path(weights.__file__).parent / "pretrained" / weights.PRETRAINED["fashion-mnist"].file
+    assert run(["convert", str(file), "--width-multiplier", "0.25", "-o", "x"]) == 1
+    assert "weights for width multiplier 0.5, not 0.25" in one_line(capsys)
+
+
+def test_texts_are_no_calibration(folder, capsys):
+    assert run([*CONVERT.split(), "--calibration", "texts", "-o", "x"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "edgenet: texts: no calibration image can be read"
+    assert not Path("x").exists()
+
+
+def test_no_data_fit_random_weights(folder, capsys):
+    assert run([*CONVERT.split(), "-o", "random"]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", "random"]) == 2
+    assert "no built-in data fit the weights 'random'" in one_line(capsys)
+
+
+def test_a_changed_byte_stops_every_command(folder, capsys):
+    path = next(Path("bundle").glob("*int8.tflite"))
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    for line in ("inspect bundle", "classify bundle whole.jpg", "evaluate bundle --data good.csv"):
+        assert run(line.split()) == 1
+        assert re.search(r"int8\.tflite: was changed.*convert again", one_line(capsys))
+
+
+def test_a_bug_says_so_and_shows_where_with_debug(folder, capsys, monkeypatch):
+    monkeypatch.setattr("edgenet.bundle.load_bundle", lambda root: 1 / 0)
+    assert run(["inspect", "bundle"]) == 1
+    captured = capsys.readouterr().err
+    assert captured.startswith("edgenet: bug in edgenet: ZeroDivisionError")
+    assert len(captured.splitlines()) == 1
+    assert run(["inspect", "bundle", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "summary --json",
+        "summary --all --json",
+        "inspect bundle --json",
+        "classify bundle whole.jpg --json",
+        "evaluate bundle --data good.csv --json",
+        f"{CONVERT} -o new --json",
+    ],
+)
+def test_json_is_one_document(folder, capfd, line):
+    assert run(line.split()) == 0
+    assert isinstance(json.loads(capfd.readouterr().out), dict)
+
+
+def test_evaluate_names_what_it_could_not_read(folder, capfd):
+    assert run("evaluate bundle --data good.csv --limit 5 -o deep/record.json".split()) == 0
+    out, err = capfd.readouterr()
+    assert "good.csv: n = 1, 1 unreadable" in out
+    assert "warning: not counted: cut.jpg: is cut off" in err
+    record = json.loads(Path("deep/record.json").read_text("utf-8"))
+    assert record["data"]["n"] == 1
+
+
+def test_each_evaluation_keeps_its_record(folder, capsys):
+    for _ in range(2):
+        run("evaluate bundle --data good.csv --runtime litert --precision int8".split())
+    assert len(list(Path("records").iterdir())) == 2
+
+
+def test_force_replaces(folder, capsys):
+    before = Path("bundle/manifest.json").read_bytes()
+    assert run([*CONVERT.split(), "-o", "bundle/", "--force"]) == 0
+    assert Path("bundle/manifest.json").read_bytes() != before
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+from edgenet.cli import run
+sys.exit(run({arguments!r}))
+"""
+
+
+def without(package, line):
+    code = BLOCKED.format(package=package, arguments=line.split())
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "extra"),
+    [
+        ("torch", f"{CONVERT} -o x", "convert"),
+        ("onnx", f"{CONVERT} -o x", "convert"),
+        ("safetensors", "convert --runtime onnxruntime -o x", "convert"),
+        ("cv2", "inspect bundle", "board"),
+        ("onnxruntime", "classify bundle whole.jpg --runtime onnxruntime", "onnxruntime"),
+        ("openvino", "evaluate bundle --data good.csv --runtime openvino,litert", "openvino"),
+    ],
+)
+def test_a_missing_extra_is_named(folder, package, line, extra):
+    done = without(package, line)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"edgenet: \S+ is not installed; install it with: pip install 'edgenet\[{extra}\]'\n",
+        done.stderr,
+    )
+    assert not Path("x").exists()
+
+
+def test_a_runtime_that_nobody_named_is_listed_as_not_run(folder):
+    done = without("openvino", "evaluate bundle --data good.csv --json -o record.json")
+    assert done.returncode == 0
+    document = json.loads(done.stdout)
+    assert {entry["artifact"]["runtime"] for entry in document["not_run"]} == {"openvino"}
+    assert {entry["artifact"]["runtime"] for entry in document["records"]} == {
+        "onnxruntime",
+        "litert",
+    }
+
+
+def test_a_reader_that_leaves_is_no_failure_with_a_traceback(folder):
+    edgenet = [sys.executable, "-m", "edgenet", "summary", "--all", "--json"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(edgenet, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
