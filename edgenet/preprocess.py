@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +23,13 @@ import numpy.typing as npt
 
 from edgenet.errors import BadData, BadImage, MissingExtra
 
+# A damaged picture becomes one `BadImage`; OpenCV would print lines of its own beside it. It reads
+# this when it is first imported, in every version.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 try:
     import cv2
 except ImportError as error:  # pragma: no cover - covered by the bare-install test
     raise MissingExtra("OpenCV", "board") from error
-
-# A damaged picture becomes one `BadImage`; OpenCV would print lines of its own beside it.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 UInt8Array = npt.NDArray[np.uint8]
 
