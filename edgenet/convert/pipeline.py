@@ -292,7 +292,8 @@ def _check(
             continue
         with closing(session):
             found = np.stack([session.run(image)["logits"][0] for image in images])
-        if not np.isfinite(found).all() or (np.ptp(found, axis=1) == 0).any():
+        flat = found.shape[1] > 1 and (np.ptp(found, axis=1) == 0).any()
+        if flat or not np.isfinite(found).all():
             raise ConversionFailed(
                 f"{name}: its logits are constant or not finite on real images, so it is not "
                 "written; check the weights and the calibration images"
