@@ -107,7 +107,13 @@ def read_picture(path: Path) -> UInt8Array:
     except OSError as error:
         raise BadImage(f"{path}: cannot be read ({error.strerror}); check the path") from error
     try:
-        return decode(data)
+        picture = decode(data)
+        if max(picture.shape[:2]) > LARGEST_ASPECT * min(picture.shape[:2]):
+            raise BadImage(
+                f"is {picture.shape[1]} x {picture.shape[0]} pixels, a strip more than "
+                f"{LARGEST_ASPECT} times as long as wide; crop it"
+            )
+        return picture
     except BadImage as error:
         raise BadImage(f"{path}: {error}") from None
 
@@ -145,11 +151,6 @@ def prepare(picture: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
                 f"{picture.shape[1]} x {picture.shape[0]} pixels"
             )
         picture = picture[y : y + height, x : x + width]
-    if max(picture.shape[:2]) > LARGEST_ASPECT * min(picture.shape[:2]):
-        raise BadImage(
-            f"is {picture.shape[1]} x {picture.shape[0]} pixels, a strip more than "
-            f"{LARGEST_ASPECT} times as long as wide; crop it"
-        )
     resolution = preprocessing.resolution
     shorter = round(resolution / preprocessing.crop_fraction)
     height, width = picture.shape[:2]

@@ -193,6 +193,7 @@ def test_specification_round_trip():
         Preprocessing(resolution=32, crop_fraction=0)
 
 
-def test_a_strip_is_refused():
-    with pytest.raises(BadImage, match="strip"):
-        prepare(np.zeros((1, 101, 3), np.uint8), Preprocessing(resolution=32))
+def test_a_strip_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "strip.png"), np.zeros((1, 101, 3), np.uint8))
+    with pytest.raises(BadImage, match=r"strip\.png: is 101 x 1 pixels, a strip"):
+        read_picture(tmp_path / "strip.png")

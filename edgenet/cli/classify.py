@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from edgenet.cli.options import BundleArgument, JsonOption, precisions, runtime_names
-from edgenet.cli.output import print_json
-from edgenet.errors import UsageError
+from edgenet.cli.output import print_json, warn
+from edgenet.errors import BadImage, UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -46,12 +46,17 @@ def classify(
         runtime_names([runtime] if runtime else None),
         precisions([precision] if precision else None),
     )
-    results = list(run(found, artifacts, images, count=top))
-    if as_json:
-        print_json(classification_document(found, results))
-        return
-    for result in results:
+    outcomes = list(run(found, artifacts, images, count=top))
+    results = [outcome for outcome in outcomes if not isinstance(outcome, BadImage)]
+    unreadable = [outcome for outcome in outcomes if isinstance(outcome, BadImage)]
+    if as_json and results:
+        print_json(classification_document(found, results, unreadable))
+    for result in () if as_json else results:
         name = f"{result.artifact.runtime} {result.artifact.precision.value}"
         typer.echo(f"{result.file}  ({name} on {result.device})")
         rows = [(f"{100 * g.probability:.1f} %", str(g.index), g.label) for g in result.guesses]
         typer.echo(render(("softmax", "class", "label"), rows) + "\n")
+    for error in unreadable[1:]:
+        warn(str(error))
+    if unreadable:
+        raise unreadable[0]

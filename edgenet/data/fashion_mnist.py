@@ -11,6 +11,8 @@ from edgenet.data.idx import read_idx
 from edgenet.data.sample import Dataset, Sample
 from edgenet.preprocess import UInt8Array
 
+CLASSES = 10
+
 
 def test_set() -> Dataset:
     """Return the published test set, labels as indices 0 to 9."""
@@ -29,6 +31,7 @@ def calibration_set() -> Dataset:
 def _dataset(name: str, images: UInt8Array, labels: list[tuple[str, ...]]) -> Dataset:
     return Dataset(
         name=name,
+        classes=CLASSES,
         samples=tuple(
             Sample(
                 name=f"{name} {index}",

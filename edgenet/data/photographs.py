@@ -26,6 +26,8 @@ CANVAS = 256
 LONGER_SIDE = 200
 """What a cut-out's longer side is scaled to, in pixels."""
 BACKDROP_SEED = 0
+IMAGENET_CLASSES = 1001
+"""Google's labels: background, then ImageNet-1k."""
 
 
 def labelled() -> Dataset:
@@ -39,6 +41,7 @@ def labelled() -> Dataset:
     rows = csv.DictReader(table.read_text("utf-8").splitlines())
     return Dataset(
         name="photographs",
+        classes=IMAGENET_CLASSES,
         samples=tuple(
             Sample(
                 name=row["file"],

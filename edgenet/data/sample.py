@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgenet.preprocess import UInt8Array
 
@@ -28,10 +28,12 @@ class Dataset:
 
     name: str
     samples: tuple[Sample, ...]
+    classes: int | None = None
+    """How many classes its label indices count, where only such a bundle fits it."""
 
     def draw(self, count: int, *, seed: int) -> Dataset:
         """Return `count` samples chosen by `seed`, in the set's order; all if it has fewer."""
         if count >= len(self.samples):
             return self
         chosen = sorted(random.Random(seed).sample(range(len(self.samples)), count))
-        return Dataset(name=self.name, samples=tuple(self.samples[index] for index in chosen))
+        return replace(self, samples=tuple(self.samples[index] for index in chosen))

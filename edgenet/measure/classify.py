@@ -11,7 +11,7 @@ import numpy as np
 
 from edgenet import runtimes
 from edgenet.bundle import Artifact, Bundle
-from edgenet.errors import MissingExtra
+from edgenet.errors import BadImage, MissingExtra
 from edgenet.measure.accuracy import top_indices
 from edgenet.preprocess import prepare, read_picture
 from edgenet.runtimes import Session
@@ -44,15 +44,21 @@ def classify(
     *,
     count: int,
     threads: int = 1,
-) -> Iterator[Classification]:
+) -> Iterator[Classification | BadImage]:
     """Yield the `count` best labels of each picture, by the first artefact whose runtime is there.
 
-    Raises `BadImage` at a picture that cannot be read, `MissingExtra` when no runtime is installed.
+    A picture that cannot be read yields its error, so that the others are still labelled. Raises
+    `MissingExtra` when no runtime is installed.
     """
     artifact, session = _load_first(bundle, artifacts, threads)
     with closing(session):
         for file in files:
-            logits = session.run(prepare(read_picture(file), bundle.preprocessing))["logits"][0]
+            try:
+                image = prepare(read_picture(file), bundle.preprocessing)
+            except BadImage as error:
+                yield error
+                continue
+            logits = session.run(image)["logits"][0]
             weights = np.exp(logits.astype(np.float64) - logits.max())
             yield Classification(
                 file=file,

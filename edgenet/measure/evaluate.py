@@ -79,6 +79,11 @@ def evaluate(
     Raises `BadData` when a label is not the bundle's or no picture can be read, `MissingExtra`
     when a runtime of `required`, or every runtime, is not installed.
     """
+    if dataset.classes not in (None, len(bundle.labels)):
+        raise BadData(
+            f"the data set {dataset.name} has {dataset.classes} classes and this bundle "
+            f"{len(bundle.labels)}; give --data that fits it"
+        )
     accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
     with ExitStack() as stack:
         sessions, not_run = _open(bundle, artifacts, required, threads, stack)

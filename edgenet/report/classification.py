@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgenet.bundle import Bundle
+from edgenet.errors import BadImage
 from edgenet.measure.classify import Classification
 from edgenet.report.record import artifact_fields
 
 SCHEMA_VERSION = "1.0"
 
 
-def classification_document(bundle: Bundle, results: Sequence[Classification]) -> dict[str, Any]:
-    """Return the labels of each picture, best first."""
+def classification_document(
+    bundle: Bundle, results: Sequence[Classification], unreadable: Sequence[BadImage]
+) -> dict[str, Any]:
+    """Return the labels of each picture, best first, and why others have none."""
     return {
         "schema_version": SCHEMA_VERSION,
         "bundle_sha256": bundle.sha256,
+        "unreadable": [str(error) for error in unreadable],
         "images": [
             {
                 "file": str(result.file),

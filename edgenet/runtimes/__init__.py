@@ -1,7 +1,8 @@
 """The runtimes: one module each, its name is the runtime's name.
 
-A module offers `load(path, *, threads) -> Session` and imports its package on first use. To add a
-runtime, add a module; nothing else names it.
+A module offers `load(path, *, threads) -> Session` and imports its package on first use. To load a
+new runtime, add a module here; to write artefacts for it, add a row to `WRITERS` in
+`edgenet/convert/pipeline.py`.
 """
 
 from __future__ import annotations

@@ -70,6 +70,11 @@ def test_convert_classify_inspect_evaluate(tmp_path, capsys, monkeypatch):
     (image,) = document["images"]
     assert image["artifact"]["precision"] == "float32"
     assert len(image["labels"]) == 2
+    Path("text.jpg").write_text("no picture")
+    assert run(["classify", "b", "text.jpg", "boot.png", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert len(json.loads(shown.out)["images"]) == len(json.loads(shown.out)["unreadable"]) == 1
+    assert "text.jpg: is not a picture" in shown.err
     line = ["evaluate", "b", "--limit", "50", "--json"]
     evaluated = one_document(capsys, line)
     assert evaluated["data"] == {"name": "fashion-mnist", "n": 50, "unreadable": []}

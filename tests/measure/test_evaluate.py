@@ -6,12 +6,14 @@ import pytest
 
 from edgenet.bundle import Precision
 from edgenet.convert.pipeline import select_targets
-from edgenet.data import fashion_mnist
+from edgenet.data import fashion_mnist, photographs
 from edgenet.data.dataset import open_dataset
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData
 from edgenet.measure.evaluate import evaluate
 from edgenet.models.weights import Choices, load_reference
+
+TEN = tuple(f"class {index}" for index in range(10))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,13 @@ def test_a_label_outside_the_bundle(small_bundle):
         evaluate(small_bundle, Dataset(name="x", samples=(sample,)), small_bundle.artifacts)
 
 
+def test_a_data_set_of_another_network(small_bundle):
+    with pytest.raises(BadData, match="1001 classes and this bundle 10"):
+        evaluate(small_bundle, photographs.labelled(), small_bundle.artifacts)
+
+
 def test_random_weights_have_no_accuracy(make_bundle):
-    reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32))
+    reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32, labels=TEN))
     targets = select_targets(("litert",), (Precision.FLOAT32,))
     bundle = make_bundle(reference, targets=targets)
     dataset = fashion_mnist.test_set().draw(5, seed=0)

@@ -13,6 +13,8 @@ from edgenet.measure.evaluate import evaluate
 from edgenet.models.weights import Choices, load_reference
 from edgenet.report.record import evaluation_document, record_path, save_document
 
+TEN = tuple(f"class {index}" for index in range(10))
+
 
 @pytest.fixture(scope="module")
 def valid():
@@ -33,7 +35,7 @@ def test_schema(small_bundle, valid, tmp_path):
 
 
 def test_schema_where_little_is_known(make_bundle, valid):
-    reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32))
+    reference = load_reference("random", Choices(width_multiplier=0.25, resolution=32, labels=TEN))
     targets = select_targets(("litert",), (Precision.INT8,))
     made = document(make_bundle(reference, targets=targets))
     assert valid(json.loads(json.dumps(made)))
