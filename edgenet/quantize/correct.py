@@ -37,7 +37,7 @@ from edgenet.quantize.encode import STEPS, WEIGHT_STEPS
 from edgenet.quantize.execute import apply
 from edgenet.quantize.statistics import ChannelStatistics
 
-CHUNK = 8
+CHUNK = 4
 """Images worked on at a time."""
 DAMPING = 0.01
 """Share of the mean variance added to every input's, for covariances that are nearly singular."""
