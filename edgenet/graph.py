@@ -11,8 +11,10 @@ runtimes; a writer only writes it down. Needs numpy only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,12 @@ ACTIVATION_RANGES: Mapping[str | None, tuple[float | None, float | None]] = {
     None: (None, None),
     "relu": (0.0, None),
     "relu6": (0.0, 6.0),
+    "unit": (0.0, 1.0),
 }
-"""Lowest and highest output of each activation that an operator can carry."""
+"""Lowest and highest output of each activation that an operator can carry.
+
+`unit` is the clip of a hard sigmoid, clip(x / 6 + 1/2, 0, 1): the rest of it belongs in the weights
+of the layer before."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,25 +63,19 @@ class Convolution:
     """(out, in / groups, kernel height, kernel width)."""
     bias: Float32Array
     """(out,)."""
-    stride: int
+    stride: tuple[int, int]
+    """Down and across."""
     pad: tuple[int, int, int, int]
     """Zeros added (top, bottom, left, right)."""
     groups: int
+    dilation: int = 1
     activation: str | None
     """A key of `ACTIVATION_RANGES`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GlobalAveragePool:
-    """The mean over height and width: (C, H, W) to (C,)."""
-
-    name: str
-    input: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FullyConnected:
-    """weight @ x + bias on a (C,) tensor."""
+    """weight @ x + bias on a (C,) tensor, and activation."""
 
     name: str
     input: str
@@ -83,10 +83,100 @@ class FullyConnected:
     """(out, in)."""
     bias: Float32Array
     """(out,)."""
+    activation: str | None = None
+    """A key of `ACTIVATION_RANGES`."""
 
 
-Operator = Normalise | Convolution | GlobalAveragePool | FullyConnected
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """The maximum or the mean of every window; a mean has no padding."""
+
+    name: str
+    input: str
+    kind: Literal["max", "average"]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    """Pixels added (top, bottom, left, right) that never win a maximum."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GlobalAveragePool:
+    """The mean over height and width: (C, H, W) to (C,), or to (C, 1, 1) with `keep_map`."""
+
+    name: str
+    input: str
+    keep_map: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten:
+    """(C, H, W) to (C * H * W,), channels slowest."""
+
+    name: str
+    input: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Activate:
+    """A function that no other operator carries, element by element."""
+
+    name: str
+    input: str
+    function: Literal["relu", "relu6", "unit", "hard_swish", "sigmoid"]
+    """hard_swish(x) = x * clip(x / 6 + 1/2, 0, 1); sigmoid(x) = 1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Add:
+    """The sum of two tensors of one shape, and activation."""
+
+    name: str
+    inputs: tuple[str, str]
+    activation: str | None = None
+    """A key of `ACTIVATION_RANGES`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Multiply:
+    """The product of two tensors; the second may be (C, 1, 1) against (C, H, W)."""
+
+    name: str
+    inputs: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Concatenate:
+    """Tensors (C1, H, W), (C2, H, W), ... one after the other along their channels."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+
 Weighted = Convolution | FullyConnected
+Operator = (
+    Normalise
+    | Weighted
+    | Pool
+    | GlobalAveragePool
+    | Flatten
+    | Activate
+    | Add
+    | Multiply
+    | Concatenate
+)
+KEEPS_BYTES = (Pool, Flatten, Concatenate)
+"""Operators whose 8-bit inputs and output share one affine: they pass bytes on or compare them."""
+
+
+def inputs_of(op: Operator) -> tuple[str, ...]:
+    """Return the tensors that an operator reads, in order."""
+    return op.inputs if isinstance(op, Add | Multiply | Concatenate) else (op.input,)
+
+
+def is_depthwise(op: Operator) -> bool:
+    """Tell whether `op` is a convolution with one filter for each channel."""
+    return isinstance(op, Convolution) and op.weight.shape[1] == 1 and op.groups == len(op.weight)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,23 +204,42 @@ def infer_shapes(
     """Return the shape of every tensor of a network whose input is (C, H, W)."""
     shapes: dict[str, tuple[int, ...]] = {IMAGE: image}
     for op in operators:
-        source = shapes[op.input]
-        match op:
-            case Normalise():
-                shapes[op.name] = source
-            case Convolution():
-                top, bottom, left, right = op.pad
-                kernel_height, kernel_width = op.weight.shape[2:]
-                shapes[op.name] = (
-                    op.weight.shape[0],
-                    (source[1] + top + bottom - kernel_height) // op.stride + 1,
-                    (source[2] + left + right - kernel_width) // op.stride + 1,
-                )
-            case GlobalAveragePool():
-                shapes[op.name] = source[:1]
-            case FullyConnected():
-                shapes[op.name] = (op.weight.shape[0],)
+        shapes[op.name] = _output_shape(op, [shapes[name] for name in inputs_of(op)])
     return shapes
+
+
+def _output_shape(op: Operator, sources: list[tuple[int, ...]]) -> tuple[int, ...]:
+    source = sources[0]
+    match op:
+        case Convolution():
+            height, width = (op.dilation * (side - 1) + 1 for side in op.weight.shape[2:])
+            return (len(op.weight), *_slide(source, (height, width), op.stride, op.pad))
+        case Pool():
+            return (source[0], *_slide(source, op.kernel, op.stride, op.pad))
+        case FullyConnected():
+            return (len(op.weight),)
+        case GlobalAveragePool():
+            return (source[0], 1, 1) if op.keep_map else source[:1]
+        case Flatten():
+            return (math.prod(source),)
+        case Concatenate():
+            return (sum(shape[0] for shape in sources), *source[1:])
+        case Normalise() | Activate() | Add() | Multiply():
+            return source
+
+
+def _slide(
+    source: tuple[int, ...],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int, int, int],
+) -> tuple[int, int]:
+    """Return how many places a window takes down and across."""
+    top, bottom, left, right = pad
+    return (
+        (source[1] + top + bottom - window[0]) // stride[0] + 1,
+        (source[2] + left + right - window[1]) // stride[1] + 1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +270,18 @@ class QuantizedWeights:
 class QuantizedGraph:
     """The INT8 form of a graph: which tensors travel as bytes, which layers compute in int8.
 
-    Every consumer of a tensor in `tensors` sees its 8-bit value. A layer in `layers` multiplies
-    int8 by int8 and needs its input (and output) in `tensors`; any other runs in float.
+    Every consumer of a tensor in `tensors` sees its 8-bit value. An operator computes in int8 when
+    `is_integer` says so; any other runs in float, between what it reads and what it makes.
     A `Normalise` whose output is in `tensors` leaves the bytes as they are: the affine then *is*
     the normalisation, and what its whole zero point rounds away sits in the next layer's bias.
-    An int8 layer needs no separate activation: the affine of its output ends where it ends.
+    An int8 operator needs no separate activation: the affine of its output ends where it ends.
     """
 
     graph: Graph
     tensors: Mapping[str, Affine]
     layers: Mapping[str, QuantizedWeights]
+
+    def is_integer(self, op: Operator) -> bool:
+        """Tell whether `op` computes in int8: all it reads and makes is, and its weights are."""
+        within = all(name in self.tensors for name in (op.name, *inputs_of(op)))
+        return within and (not isinstance(op, Weighted) or op.name in self.layers)

@@ -142,7 +142,7 @@ class _Builder:
             "Conv",
             [self.float_form(op.input), *self._weights(op)],
             f"{op.name}.linear" if clips else output,
-            strides=[op.stride, op.stride],
+            strides=list(op.stride),
             pads=[top, left, bottom, right],
             kernel_shape=list(op.weight.shape[2:]),
             group=op.groups,

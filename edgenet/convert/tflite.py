@@ -407,16 +407,16 @@ def _convolution(file: _File, op: Convolution) -> None:
     arithmetic = file.arithmetic(op)
     source = file.tensor(op.input, arithmetic)
     same = (
-        *_same_padding(height, kernel_height, op.stride),
-        *_same_padding(width, kernel_width, op.stride),
+        *_same_padding(height, kernel_height, op.stride[0]),
+        *_same_padding(width, kernel_width, op.stride[1]),
     )
     padding = tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID
     if padding == tfl.Padding.VALID and any(op.pad):
         source = _pad(file, op, source)
     options: dict[str, Any] = {
         "padding": padding,
-        "strideH": op.stride,
-        "strideW": op.stride,
+        "strideH": op.stride[0],
+        "strideW": op.stride[1],
         "fusedActivationFunction": FUSED[op.activation],
     }
     if op.groups == 1:

@@ -41,7 +41,7 @@ def fold(
                 input=operators[-1].name,
                 weight=weight,
                 bias=bias,
-                stride=layer.stride,
+                stride=(layer.stride, layer.stride),
                 pad=(before, after, before, after),
                 groups=layer.groups,
                 activation=model.activation.value,

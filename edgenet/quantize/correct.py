@@ -154,7 +154,7 @@ def _columns(op: Weighted, x: Tensor) -> Tensor:
         return x.T[None]
     kernel = op.weight.shape[2:]
     top, bottom, left, right = op.pad
-    if tuple(kernel) == (1, 1) and op.stride == 1 and not any(op.pad):
+    if tuple(kernel) == (1, 1) and op.stride == (1, 1) and not any(op.pad):
         columns = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1)
     else:
         patches = functional.unfold(

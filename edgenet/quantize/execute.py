@@ -14,12 +14,19 @@ from torch.nn import functional
 from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
+    Activate,
+    Add,
+    Concatenate,
     Convolution,
+    Flatten,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Normalise,
     Operator,
+    Pool,
+    inputs_of,
 )
 
 Watch = Callable[[str, Tensor], None]
@@ -32,35 +39,66 @@ def execute(graph: Graph, images: Tensor, watch: Watch) -> Tensor:
     `watch` gets each operator's name and its output, (N, C, H, W) or (N, C) float32. A tensor is
     dropped after its last reader, so the peak is a few layers and not the whole network.
     """
-    last_reader = {op.input: op.name for op in graph.operators}
+    last_reader = {name: op.name for op in graph.operators for name in inputs_of(op)}
     tensors: dict[str, Tensor] = {IMAGE: images.permute(0, 3, 1, 2)}
     for op in graph.operators:
-        tensors[op.name] = apply(op, tensors[op.input])
+        tensors[op.name] = apply(op, *(tensors[name] for name in inputs_of(op)))
         watch(op.name, tensors[op.name])
-        if last_reader[op.input] == op.name:
-            del tensors[op.input]
+        for name in set(inputs_of(op)):
+            if last_reader[name] == op.name:
+                del tensors[name]
     return tensors[graph.output]
 
 
-def apply(op: Operator, x: Tensor) -> Tensor:
+def apply(op: Operator, *inputs: Tensor) -> Tensor:
     """Return one operator's output, (N, C, H, W) or (N, C) float32."""
+    x = inputs[0]
     match op:
         case Normalise():
             shape = (1, -1, 1, 1)
             mean, std = torch.from_numpy(op.mean), torch.from_numpy(op.std)
             return (x.float() - mean.view(shape)) / std.view(shape)
         case Convolution():
-            top, bottom, left, right = op.pad
-            x = functional.conv2d(
-                functional.pad(x, (left, right, top, bottom)),
+            y = functional.conv2d(
+                _padded(x, op.pad, 0.0),
                 torch.from_numpy(op.weight),
                 torch.from_numpy(op.bias),
                 stride=op.stride,
+                dilation=op.dilation,
                 groups=op.groups,
             )
-            low, high = ACTIVATION_RANGES[op.activation]
-            return x if low is None else x.clamp(low, high)
-        case GlobalAveragePool():
-            return x.mean(dim=(2, 3))
+            return _clip(y, op.activation)
         case FullyConnected():
-            return functional.linear(x, torch.from_numpy(op.weight), torch.from_numpy(op.bias))
+            y = functional.linear(x, torch.from_numpy(op.weight), torch.from_numpy(op.bias))
+            return _clip(y, op.activation)
+        case Pool(kind="max"):
+            x = _padded(x, op.pad, float("-inf"))
+            return functional.max_pool2d(x, op.kernel, op.stride)
+        case Pool():
+            return functional.avg_pool2d(x, op.kernel, op.stride)
+        case GlobalAveragePool():
+            return x.mean(dim=(2, 3), keepdim=op.keep_map)
+        case Flatten():
+            return x.flatten(1)
+        case Activate(function="hard_swish"):
+            return functional.hardswish(x)
+        case Activate(function="sigmoid"):
+            return x.sigmoid()
+        case Activate():
+            return _clip(x, op.function)
+        case Add():
+            return _clip(x + inputs[1], op.activation)
+        case Multiply():
+            return x * inputs[1]
+        case Concatenate():
+            return torch.cat(inputs, dim=1)
+
+
+def _padded(x: Tensor, pad: tuple[int, int, int, int], value: float) -> Tensor:
+    top, bottom, left, right = pad
+    return functional.pad(x, (left, right, top, bottom), value=value)
+
+
+def _clip(x: Tensor, activation: str | None) -> Tensor:
+    low, high = ACTIVATION_RANGES[activation]
+    return x if low is None else x.clamp(low, high)
