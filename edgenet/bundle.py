@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
-SCHEMA_VERSION = "1.0"
+QUANTIZATION = "quantization.json"
+SCHEMA_VERSION = "1.1"
 AGAIN = "copy the bundle again or convert again"
 
 
@@ -59,6 +60,25 @@ class Artifact:
     """Paths inside the bundle; the first is the one to open."""
     size_bytes: int
     sha256: str
+    variant: str | None = None
+    """The runtime that a second quantised model is made for; None for what every runtime gets."""
+
+    @property
+    def label(self) -> str:
+        """Return the artefact's name in every table and message: "onnxruntime int8 tensorrt"."""
+        return " ".join(filter(None, (self.runtime, self.precision.value, self.variant)))
+
+    @property
+    def asked_for_as(self) -> str:
+        """Return the runtime's name by which a user asks for it: a variant's is its own."""
+        return self.variant or self.runtime
+
+    @property
+    def quantization(self) -> str | None:
+        """Return the name of the quantised model that it encodes; None for a float artefact."""
+        if self.precision is not Precision.INT8:
+            return None
+        return "-".join(filter(None, (self.precision.value, self.variant)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +89,43 @@ class CalibrationIdentity:
     count: int
     seed: int
     sha256: str
+    """Over `images` in their order."""
     method: str
+    images: tuple[str, ...] = ()
+    """sha256 of each image's decoded RGB pixels; empty in bundles of schema version 1.0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """One quantised model: what stayed in float, and how near it came to the reference."""
+
+    name: str
+    """As `Artifact.quantization`: "int8", or with its variant behind: "int8-tensorrt"."""
+    float_layers: tuple[str, ...]
+    """Operators that compute in float; empty for a model of integers throughout."""
+    method: str
+    sqnr_db: float | None
+    """Of the logits, in dB; None when they are bit-identical to the reference's."""
+    agreement_right: int
+    """Of `images`, those with the reference's best class."""
+    images: int
+    judged_on: str
+    """Which images these are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenFiles:
+    """Where the golden vectors stand; `edgenet.golden` reads them."""
+
+    file: str
+    """Their table: hashes, tolerances, which row of the logits is whose."""
+    logits: str
+    images: tuple[str, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return every file of them, for the bundle's list."""
+        return (self.file, self.logits, *self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +133,25 @@ class Model:
     """Which network a bundle holds."""
 
     architecture: str
-    width_multiplier: float
+    width_multiplier: float | None
+    """None, as the activation and the padding, where the architecture knows no such choice."""
     resolution: int
     num_classes: int
-    activation: str
-    padding: str
+    activation: str | None
+    padding: str | None
     weights: str
     weights_sha256: str
     trained: bool
+
+    @property
+    def summary(self) -> str:
+        """Return the architecture and the choices that it was built with, as a person reads it."""
+        choices = {
+            f"width multiplier {self.width_multiplier or 0:g}": self.width_multiplier,
+            f"{self.activation}": self.activation,
+            f"{self.padding} padding": self.padding,
+        }
+        return ", ".join([self.architecture, *(text for text, value in choices.items() if value)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +170,9 @@ class Bundle:
     artifacts: tuple[Artifact, ...]
     calibration: CalibrationIdentity | None
     tools: Mapping[str, str]
+    quantizations: tuple[Quantization, ...] = ()
+    """Empty in bundles of schema version 1.0 and where nothing is in 8 bits."""
+    golden: GoldenFiles | None = None
 
     @property
     def sha256(self) -> str:
@@ -118,16 +188,17 @@ class Bundle:
     ) -> tuple[Artifact, ...]:
         """Return the artefacts of these runtimes and precisions; all where none is named.
 
-        Raises `UsageError` listing what there is when nothing fits.
+        A variant is found by its own name and stands behind those that every runtime gets. Raises
+        `UsageError` listing what there is when nothing fits.
         """
         chosen = tuple(
             artifact
-            for artifact in self.artifacts
-            if (not runtimes or artifact.runtime in runtimes)
+            for artifact in sorted(self.artifacts, key=lambda artifact: artifact.variant or "")
+            if (not runtimes or artifact.asked_for_as in runtimes)
             and (not precisions or artifact.precision in precisions)
         )
         if not chosen:
-            there = ", ".join(f"{a.runtime} {a.precision.value}" for a in self.artifacts)
+            there = ", ".join(artifact.label for artifact in self.artifacts)
             wanted = " ".join([*runtimes, *(p.value for p in precisions)])
             raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}")
         return chosen
@@ -223,6 +294,8 @@ def write_manifest(bundle: Bundle) -> None:
         ],
         "files": [asdict(file) for file in bundle.files],
         "calibration": bundle.calibration and asdict(bundle.calibration),
+        "quantizations": [_quantization_entry(found) for found in bundle.quantizations],
+        "golden": bundle.golden and asdict(bundle.golden),
         "tools": dict(bundle.tools),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -278,7 +351,11 @@ def describe_file(root: Path, path: str) -> BundleFile:
 
 
 def describe_artifact(
-    runtime: str, precision: Precision, files: tuple[BundleFile, ...]
+    runtime: str,
+    precision: Precision,
+    files: tuple[BundleFile, ...],
+    *,
+    variant: str | None = None,
 ) -> Artifact:
     """Return the artefact made of `files`, the one to open first."""
     digests = [file.sha256 for file in files]
@@ -287,10 +364,14 @@ def describe_artifact(
         precision=precision,
         files=tuple(file.path for file in files),
         size_bytes=sum(file.size_bytes for file in files),
-        sha256=digests[0]
-        if len(digests) == 1
-        else hashlib.sha256("".join(digests).encode()).hexdigest(),
+        sha256=digests[0] if len(digests) == 1 else combined_sha256(digests),
+        variant=variant,
     )
+
+
+def combined_sha256(hashes: Sequence[str]) -> str:
+    """Return one hash over hashes in their order."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:
@@ -341,7 +422,13 @@ def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]
     listed = {file.path: file for file in files}
     if len(listed) != len(files):
         raise BrokenBundle(f"{root / MANIFEST}: lists a file twice; {AGAIN}")
-    used = [manifest["labels"]["file"], *(f for a in manifest["artifacts"] for f in a["files"])]
+    golden = manifest.get("golden")
+    used = [
+        manifest["labels"]["file"],
+        *(path for entry in manifest["artifacts"] for path in entry["files"]),
+        *(entry["file"] for entry in manifest.get("quantizations", ())),
+        *((golden["file"], golden["logits"], *golden["images"]) if golden else ()),
+    ]
     for path in used:
         if path not in listed:
             raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
@@ -368,7 +455,7 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
             f"{label_file}: has {len(labels)} lines, the manifest says "
             f"{manifest['labels']['count']}; {AGAIN}"
         )
-    calibration = manifest["calibration"]
+    golden = manifest.get("golden")
     return Bundle(
         root=root,
         name=manifest["name"],
@@ -386,13 +473,60 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
                 files=tuple(entry["files"]),
                 size_bytes=entry["size_bytes"],
                 sha256=entry["sha256"],
+                variant=entry.get("variant"),
             )
             for entry in manifest["artifacts"]
         ),
-        calibration=calibration
-        and CalibrationIdentity(**_known_fields(CalibrationIdentity, calibration)),
+        calibration=_calibration(root, manifest["calibration"]),
         tools=manifest["tools"],
+        quantizations=tuple(_quantization(entry) for entry in manifest.get("quantizations", ())),
+        golden=golden
+        and GoldenFiles(
+            file=golden["file"], logits=golden["logits"], images=tuple(golden["images"])
+        ),
     )
+
+
+def _calibration(root: Path, entry: dict[str, Any] | None) -> CalibrationIdentity | None:
+    if entry is None:
+        return None
+    known = _known_fields(CalibrationIdentity, entry)
+    found = CalibrationIdentity(**{**known, "images": tuple(known.get("images", ()))})
+    if found.images and combined_sha256(found.images) != found.sha256:
+        raise BrokenBundle(
+            f"{root / MANIFEST}: the calibration's sha256 does not belong to its images; {AGAIN}"
+        )
+    return found
+
+
+def _quantization(entry: dict[str, Any]) -> Quantization:
+    judged = entry["judged"]
+    return Quantization(
+        name=entry["name"],
+        float_layers=tuple(entry["float_layers"]),
+        method=entry["method"],
+        sqnr_db=judged["sqnr_db"],
+        agreement_right=judged["agreement"]["right"],
+        images=judged["images"],
+        judged_on=judged["on"],
+    )
+
+
+def _quantization_entry(found: Quantization) -> dict[str, Any]:
+    """Return a quantised model's entry in the manifest, as `_quantization` reads it."""
+    right, images = found.agreement_right, found.images
+    return {
+        "name": found.name,
+        "file": QUANTIZATION,
+        "float_layers": found.float_layers,
+        "method": found.method,
+        "judged": {
+            "on": found.judged_on,
+            "images": images,
+            "sqnr_db": found.sqnr_db,
+            "agreement": {"right": right, "percent": round(100 * right / images, 2)},
+        },
+    }
 
 
 def _known_fields(kind: type, entry: dict[str, Any]) -> dict[str, Any]:

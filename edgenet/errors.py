@@ -5,6 +5,7 @@
     ├── BadImage                 a file that does not decode to a whole picture
     ├── BadData                  a data set, manifest or label that does not fit
     ├── BadWeights               a checkpoint that does not fit the model, or is damaged
+    ├── UnsupportedOperator      a network with an operator that edgenet's graph does not hold
     ├── BrokenBundle             a bundle that is incomplete, altered or too new
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
@@ -43,6 +44,10 @@ class BadData(EdgenetError):
 
 class BadWeights(EdgenetError):
     """A checkpoint that is damaged or belongs to another network."""
+
+
+class UnsupportedOperator(EdgenetError):
+    """A network with an operator, or a use of one, that edgenet's graph does not hold."""
 
 
 class BrokenBundle(EdgenetError):

@@ -253,6 +253,13 @@ class Affine:
     """A value that float32 holds exactly."""
     zero_point: int
 
+    def clips_as(self, activation: str | None) -> bool:
+        """Tell whether 0 ... 255 end within the activation's range, give or take a rounding."""
+        low, high = ACTIVATION_RANGES[activation]
+        below = low is not None and round(low / self.scale) + self.zero_point > 0
+        above = high is not None and round(high / self.scale) + self.zero_point < 255
+        return not (below or above)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedWeights:
@@ -274,7 +281,7 @@ class QuantizedGraph:
     `is_integer` says so; any other runs in float, between what it reads and what it makes.
     A `Normalise` whose output is in `tensors` leaves the bytes as they are: the affine then *is*
     the normalisation, and what its whole zero point rounds away sits in the next layer's bias.
-    An int8 operator needs no separate activation: the affine of its output ends where it ends.
+    An int8 operator needs no separate activation where the affine of its output ends with it.
     """
 
     graph: Graph

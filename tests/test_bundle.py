@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,18 @@ from hypothesis import strategies as st
 
 from edgenet.bundle import (
     MANIFEST,
+    QUANTIZATION,
     BundleFile,
+    GoldenFiles,
     Precision,
+    Quantization,
+    combined_sha256,
+    describe_file,
     files_sha256,
     load_bundle,
     new_bundle,
     read_labels,
+    write_manifest,
     write_whole,
 )
 from edgenet.errors import BadData, BrokenBundle, EdgenetError, NotWritable, UsageError
@@ -43,7 +50,123 @@ def test_explains_itself(small_bundle):
     assert {"edgenet", "torch", "onnx", "openvino", "ai-edge-litert"} <= small_bundle.tools.keys()
     assert len(small_bundle.artifacts) == 8
     listed = {file.path for file in small_bundle.files} | {MANIFEST}
-    assert listed == {path.name for path in small_bundle.root.iterdir()}
+    root = small_bundle.root
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert listed == found
+
+
+@pytest.fixture
+def full(root, small_bundle):
+    """A bundle with all that schema version 1.1 added."""
+    plain_artifacts = [found for found in small_bundle.artifacts if found.variant is None]
+    (onnx,) = small_bundle.select(("onnxruntime",), (Precision.INT8,))
+    paths = (QUANTIZATION, "golden/golden.json", "golden/logits.npy", "golden/0.jpg")
+    (root / "golden").mkdir(exist_ok=True)
+    for path in paths:
+        (root / path).write_text(path)
+    images = ("1" * 64, "2" * 64)
+    plain = Quantization(
+        name="int8",
+        float_layers=("stem", "conv_dw_1"),
+        method="min-max",
+        sqnr_db=27.5,
+        agreement_right=131,
+        images=133,
+        judged_on="photographs",
+    )
+    bundle = replace(
+        small_bundle,
+        root=root,
+        files=(
+            *(file for file in small_bundle.files if file.path not in paths),
+            *(describe_file(root, path) for path in paths),
+        ),
+        artifacts=(replace(onnx, variant="tensorrt"), *plain_artifacts),
+        calibration=replace(
+            small_bundle.calibration, images=images, sha256=combined_sha256(images)
+        ),
+        quantizations=(plain, replace(plain, name="int8-tensorrt", float_layers=(), sqnr_db=None)),
+        golden=GoldenFiles(file=paths[1], logits=paths[2], images=paths[3:]),
+        model=replace(
+            small_bundle.model,
+            architecture="resnet18",
+            width_multiplier=None,
+            activation=None,
+            padding=None,
+        ),
+    )
+    write_manifest(bundle)
+    return bundle
+
+
+def test_what_is_written_is_read(full):
+    assert load_bundle(full.root) == full
+    manifest = json.loads((full.root / MANIFEST).read_text("utf-8"))
+    assert manifest["quantizations"][0] == {
+        "name": "int8",
+        "file": "quantization.json",
+        "float_layers": ["stem", "conv_dw_1"],
+        "method": "min-max",
+        "judged": {
+            "on": "photographs",
+            "images": 133,
+            "sqnr_db": 27.5,
+            "agreement": {"right": 131, "percent": 98.5},
+        },
+    }
+
+
+def test_a_model_says_what_it_knows(full, small_bundle):
+    assert full.model.summary == "resnet18"
+    assert small_bundle.model.summary == "mobilenet_v1, width multiplier 0.5, relu, tf_same padding"
+
+
+def test_a_variant_has_its_own_name_and_stands_last(full):
+    plain = [artifact for artifact in full.artifacts if artifact.variant is None]
+    (variant,) = full.select(("tensorrt",))
+    assert (variant.label, variant.quantization) == ("onnxruntime int8 tensorrt", "int8-tensorrt")
+    assert full.select() == (*plain, variant)
+    assert [found.label for found in full.select(("onnxruntime",))] == [
+        "onnxruntime float32",
+        "onnxruntime int8",
+    ]
+    both = full.select(("litert", "tensorrt"), (Precision.INT8,))
+    assert [found.label for found in both] == ["litert int8", "onnxruntime int8 tensorrt"]
+    with pytest.raises(UsageError, match="it has onnxruntime int8 tensorrt, onnxruntime float32"):
+        full.select(("tensorrt",), (Precision.FLOAT32,))
+
+
+def test_a_bundle_of_schema_version_1_0(full):
+    def older(manifest):
+        manifest["schema_version"] = "1.0"
+        del manifest["quantizations"], manifest["golden"], manifest["calibration"]["images"]
+        manifest["artifacts"] = [
+            {key: value for key, value in entry.items() if key != "variant"}
+            for entry in manifest["artifacts"][1:]
+        ]
+
+    edit(full.root, older)
+    found = load_bundle(full.root)
+    assert found.artifacts == full.artifacts[1:]
+    assert (found.quantizations, found.golden, found.calibration.images) == ((), None, ())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["golden"].update(logits="x.npy"), "not in its list of files"),
+        (lambda m: m["golden"].update(images=["x.jpg"]), "not in its list of files"),
+        (lambda m: m["golden"].update(images=[]), "images"),
+        (lambda m: m["quantizations"][0].update(file="x.json"), "not in its list of files"),
+        (lambda m: m["quantizations"][0].pop("judged"), "judged"),
+        (lambda m: m["calibration"]["images"].pop(), "does not belong to its images"),
+        (lambda m: m["artifacts"][0].update(variant=""), "variant"),
+    ],
+)
+def test_what_1_1_added_is_checked(full, change, message):
+    edit(full.root, change)
+    with pytest.raises(BrokenBundle, match=message):
+        load_bundle(full.root)
 
 
 def test_selects(small_bundle):

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Install the Debian packages that the demo and the tests need; asks for sudo when not root.
 set -eu
-packages=tuxpaint-stamps-default # the labelled photographs (GPL, so not part of this project)
+# tuxpaint-stamps-default: the labelled photographs (GPL, so not part of this project)
+# qemu-user: other processors, for the tests that compare their answers
+packages="tuxpaint-stamps-default qemu-user"
 
 missing=
 for package in $packages; do
@@ -10,7 +12,7 @@ done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "edgenet: not a Debian system; provide /usr/share/tuxpaint/stamps ($missing) by hand" >&2
+    echo "edgenet: not a Debian system; provide /usr/share/tuxpaint/stamps and qemu-x86_64 by hand (missing:$missing)" >&2
     exit 1
 fi
 as_root=

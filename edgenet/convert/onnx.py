@@ -7,6 +7,7 @@ channel. The writer knows operators, not networks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +15,30 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgenet.convert import int8_rules
 from edgenet.convert.description import Description
 from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
+    KEEPS_BYTES,
     LOGITS,
+    Activate,
+    Add,
     Affine,
+    Concatenate,
     Convolution,
+    Flatten,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Normalise,
     Operator,
+    Pool,
     QuantizedGraph,
     QuantizedWeights,
     Weighted,
+    inputs_of,
 )
 
 OPSET = 17
@@ -41,12 +51,22 @@ def write_float32(graph: Graph, path: Path, *, description: Description) -> None
 
 
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
-    """Write the INT8 form as QDQ: bytes with the graph's own scales, zero points in uint8."""
+    """Write the INT8 form as QDQ: bytes with the graph's own scales, zero points in uint8.
+
+    An int8 layer whose output is no 8-bit tensor reads int8 and makes float32. Raises
+    `ConversionFailed` for a form that breaks one of `int8_rules`.
+    """
     path.write_bytes(encode(quantized, description))
 
 
 def encode(quantized: QuantizedGraph, description: Description) -> bytes:
-    """Return the bytes of the ONNX file; with nothing in 8 bits it is the float32 form."""
+    """Return the bytes of the ONNX file; with nothing in 8 bits it is the float32 form.
+
+    The numbers of a tensor in 8 bits are the initializers `<tensor>.scale` and
+    `<tensor>.zero_point`, those of a layer `<layer>.weight.quantized`, `<layer>.weight.scale` and
+    the same of its bias.
+    """
+    int8_rules.check(quantized)
     graph = quantized.graph
     builder = _Builder(quantized)
     for op in graph.operators:
@@ -90,15 +110,33 @@ class _Builder:
             self._normalise(op, affine)
             return
         output = self.float_form(op.name) if affine is None else f"{op.name}.float"
+        inputs = [self.float_form(name) for name in inputs_of(op)]
         match op:
             case Convolution():
-                self._convolution(op, output)
-            case GlobalAveragePool():
-                self.node("GlobalAveragePool", [self.float_form(op.input)], f"{op.name}.map")
-                self.node("Flatten", [f"{op.name}.map"], output, axis=1)
+                self._convolution(op, inputs, output)
             case FullyConnected():
-                inputs = [self.float_form(op.input), *self._weights(op)]
-                self.node("Gemm", inputs, output, transB=1)
+                inputs += self._weights(op)
+                self._activated(op, op.activation, "Gemm", inputs, output, transB=1)
+            case Pool():
+                self._pool(op, inputs, output)
+            case GlobalAveragePool(keep_map=True):
+                self.node("GlobalAveragePool", inputs, output)
+            case GlobalAveragePool():
+                self._pool_to_row(op, inputs, output)
+            case Flatten():
+                self.node("Flatten", inputs, output, axis=1)
+            case Activate(function="hard_swish"):
+                self.node("HardSwish", inputs, output)
+            case Activate(function="sigmoid"):
+                self.node("Sigmoid", inputs, output)
+            case Activate():
+                output = self._clip(op, inputs[0], output)
+            case Add():
+                self._activated(op, op.activation, "Add", inputs, output)
+            case Multiply():
+                self.node("Mul", inputs, output)
+            case Concatenate():
+                self.node("Concat", inputs, output, axis=1)
         if affine is not None:
             self._quantize(op.name, output, affine)
 
@@ -120,7 +158,7 @@ class _Builder:
     def _normalise(self, op: Normalise, affine: Affine | None) -> None:
         if affine is not None:  # the bytes themselves, read with the normalisation's own affine
             self.node("Transpose", [op.input], op.name, perm=[0, 3, 1, 2])
-            self._dequantize(op.name, affine)
+            self._dequantize(op.name, self._affine(op.name, affine))
             return
         gain = self.constant(f"{op.name}.gain", (1 / op.std.astype(np.float64)).astype(np.float32))
         shift = (-op.mean.astype(np.float64) / op.std).astype(np.float32)
@@ -133,33 +171,113 @@ class _Builder:
         )
         self.node("Transpose", [f"{op.name}.nhwc"], op.name, perm=[0, 3, 1, 2])
 
-    def _convolution(self, op: Convolution, output: str) -> None:
-        # A Clip between an INT8 convolution and its QuantizeLinear keeps ONNX Runtime from fusing
-        # them (21.6 ms instead of 4.6); the output's affine clips in its stead.
-        clips = op.activation is not None and op.name not in self.quantized.layers
-        top, bottom, left, right = op.pad
-        self.node(
+    def _convolution(self, op: Convolution, inputs: list[str], output: str) -> None:
+        self._activated(
+            op,
+            op.activation,
             "Conv",
-            [self.float_form(op.input), *self._weights(op)],
-            f"{op.name}.linear" if clips else output,
+            [*inputs, *self._weights(op)],
+            output,
             strides=list(op.stride),
-            pads=[top, left, bottom, right],
+            pads=_pads(op.pad),
             kernel_shape=list(op.weight.shape[2:]),
+            dilations=[op.dilation, op.dilation],
             group=op.groups,
         )
-        if clips:
-            self._activate(op, output)
 
-    def _activate(self, op: Convolution, output: str) -> None:
-        low, high = ACTIVATION_RANGES[op.activation]
+    def _pool(self, op: Pool, inputs: list[str], output: str) -> None:
+        self.node(
+            {"max": "MaxPool", "average": "AveragePool"}[op.kind],
+            inputs,
+            output,
+            kernel_shape=list(op.kernel),
+            strides=list(op.stride),
+            pads=_pads(op.pad),
+        )
+
+    def _pool_to_row(self, op: GlobalAveragePool, inputs: list[str], output: str) -> None:
+        """Append the mean of each channel as a row; in int8 both steps have a pair of their own.
+
+        Without the first, ONNX Runtime turns the whole map to float and averages that.
+        """
+        means = f"{op.name}.map"
+        if not self.quantized.is_integer(op):
+            self.node("GlobalAveragePool", inputs, means)
+            self.node("Flatten", [means], output, axis=1)
+            return
+        names = [f"{op.name}.scale", f"{op.name}.zero_point"]  # `add` defines them
+        self.node("GlobalAveragePool", inputs, f"{means}.float")
+        self.node("QuantizeLinear", [f"{means}.float", *names], means)
+        self.node("DequantizeLinear", [means, *names], f"{means}.dequantized")
+        self.node("Flatten", [f"{means}.dequantized"], output, axis=1)
+
+    def _activated(
+        self,
+        op: Operator,
+        activation: str | None,
+        kind: str,
+        inputs: list[str],
+        output: str,
+        **attributes: object,
+    ) -> None:
+        """Append a node and what keeps it what it is: a guard, an activation.
+
+        A Clip between an INT8 convolution and its QuantizeLinear keeps ONNX Runtime from fusing
+        them (21.6 ms instead of 4.6); the output's affine clips in its stead.
+        """
+        ends: list[Callable[[str, str], None]] = []
+        if self._float_between_bytes(op):  # an identity
+            ends.append(lambda source, made: self.node("LeakyRelu", [source], made, alpha=1.0))
+        if activation is not None and not self._affine_clips(op, activation):
+            ends.append(lambda source, made: self._bound(op.name, activation, source, made))
+        made = [f"{op.name}.{step}" for step in ("linear", "guarded")[: len(ends)]] + [output]
+        self.node(kind, inputs, made[0], **attributes)
+        for end, source, target in zip(ends, made, made[1:], strict=False):
+            end(source, target)
+
+    def _float_between_bytes(self, op: Operator) -> bool:
+        """Tell whether `op` has float weights but Q and DQ around it, as ONNX Runtime finds them.
+
+        Its WeightBiasQuantization takes that for a mistake and quantises the weights, with one
+        scale for all channels, unless it finds another node in between; a LeakyRelu it fuses into
+        the layer. It moves Q and DQ past operators that keep bytes.
+        """
+        if not isinstance(op, Weighted) or op.name in self.quantized.layers:
+            return False
+        readers = [r for r in self.quantized.graph.operators if op.name in inputs_of(r)]
+        to_bytes = op.name in self.quantized.tensors or any(
+            isinstance(reader, KEEPS_BYTES) for reader in readers
+        )
+        return to_bytes and self._from_bytes(op.input)
+
+    def _from_bytes(self, tensor: str) -> bool:
+        if tensor in self.quantized.tensors:
+            return True
+        (maker,) = (op for op in self.quantized.graph.operators if op.name == tensor)
+        return isinstance(maker, KEEPS_BYTES) and all(map(self._from_bytes, inputs_of(maker)))
+
+    def _clip(self, op: Activate, source: str, output: str) -> str:
+        """Append relu, relu6 or unit; return its output, or its input where the affine clips."""
+        if self._affine_clips(op, op.function):
+            return source
+        self._bound(op.name, op.function, source, output)
+        return output
+
+    def _affine_clips(self, op: Operator, activation: str) -> bool:
+        """Tell whether the 8 bits of what `op` makes end where its activation does."""
+        affine = self.quantized.tensors.get(op.name)
+        return affine is not None and affine.clips_as(activation)
+
+    def _bound(self, name: str, activation: str, source: str, output: str) -> None:
+        low, high = ACTIVATION_RANGES[activation]
         if high is None:
-            self.node("Relu", [f"{op.name}.linear"], output)
+            self.node("Relu", [source], output)
             return
         bounds = [
-            self.constant(f"{op.name}.{side}", np.array(bound, np.float32))
+            self.constant(f"{name}.{side}", np.array(bound, np.float32))
             for side, bound in (("low", low), ("high", high))
         ]
-        self.node("Clip", [f"{op.name}.linear", *bounds], output)
+        self.node("Clip", [source, *bounds], output)
 
     def _weights(self, op: Weighted) -> list[str]:
         """Return the names of weight and bias as float32 tensors."""
@@ -189,17 +307,21 @@ class _Builder:
         return names
 
     def _quantize(self, tensor: str, source: str, affine: Affine) -> None:
-        self.node("QuantizeLinear", [source, *self._affine(tensor, affine)], tensor)
-        self._dequantize(tensor, affine)
+        names = self._affine(tensor, affine)
+        self.node("QuantizeLinear", [source, *names], tensor)
+        self._dequantize(tensor, names)
 
-    def _dequantize(self, tensor: str, affine: Affine) -> None:
-        names = [f"{tensor}.scale", f"{tensor}.zero_point"]
-        if not any(known.name == names[0] for known in self.initializers):
-            self._affine(tensor, affine)
-        self.node("DequantizeLinear", [tensor, *names], self.float_form(tensor))
+    def _dequantize(self, tensor: str, affine: list[str]) -> None:
+        self.node("DequantizeLinear", [tensor, *affine], self.float_form(tensor))
 
     def _affine(self, tensor: str, affine: Affine) -> list[str]:
         return [
             self.constant(f"{tensor}.scale", np.array(affine.scale, np.float32)),
             self.constant(f"{tensor}.zero_point", np.array(affine.zero_point, np.uint8)),
         ]
+
+
+def _pads(pad: tuple[int, int, int, int]) -> list[int]:
+    """Return (top, bottom, left, right) in ONNX's order: beginnings, then ends."""
+    top, bottom, left, right = pad
+    return [top, left, bottom, right]

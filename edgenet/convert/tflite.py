@@ -1,11 +1,9 @@
 """The TFLite file of a network: float32, float16 weights, or INT8 as a `QuantizedGraph` says.
 
-Written with the schema that ai-edge-litert ships; no TensorFlow. A `Graph` is written as a
-`QuantizedGraph` in which nothing is quantised, so there is one way through this module. The input
-is `image`, uint8 (1, H, W, 3) RGB, the output `logits`, float32 (1, classes), under the signature
-`serving_default`; (C, H, W) of the graph is (1, H, W, C) here, (C,) is (1, C). Operators carry the
-lowest version that does what is asked of them, so that runtimes back to tflite-runtime 2.14 load
-the files. To add an operator of the graph: one function beside `_convolution`, one case in `_add`.
+A `Graph` is written as a `QuantizedGraph` in which nothing is quantised, so there is one way
+through this module. The input is `image`, uint8 (1, H, W, 3) RGB, the output `logits`, float32
+(1, classes), under the signature `serving_default`. To add an operator of the graph: one function
+beside `_convolution`, one case in `_add`. How tensors are held is `tflite_file.py`.
 
 Knows nothing of networks, calibration and bundles.
 """
@@ -13,32 +11,41 @@ Knows nothing of networks, calibration and bundles.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import flatbuffers
 import numpy as np
-import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as tfl
 
-from edgenet.convert import tflite_metadata
+from edgenet.convert import int8_rules, tflite_metadata
 from edgenet.convert.description import Description
-from edgenet.errors import ConversionFailed
+from edgenet.convert.tflite_file import (
+    FLOAT32,
+    INT8,
+    UINT8,
+    File,
+    per_tensor,
+    shape_of,
+)
 from edgenet.graph import (
-    ACTIVATION_RANGES,
     IMAGE,
     LOGITS,
+    Activate,
+    Add,
     Affine,
+    Concatenate,
     Convolution,
+    Flatten,
     Float32Array,
     FullyConnected,
     GlobalAveragePool,
     Graph,
+    Multiply,
     Normalise,
     Operator,
+    Pool,
     QuantizedGraph,
-    Weighted,
 )
 
 FILE_IDENTIFIER = b"TFL3"
@@ -47,48 +54,32 @@ SIGNATURE = "serving_default"
 EDGENET_METADATA = "EDGENET"
 """The entry of `Model.metadata` with `Description.properties()` as UTF-8 JSON."""
 
-UINT8, INT8, INT32 = tfl.TensorType.UINT8, tfl.TensorType.INT8, tfl.TensorType.INT32
-FLOAT16, FLOAT32 = tfl.TensorType.FLOAT16, tfl.TensorType.FLOAT32
-
-TYPES = {"int8": INT8, "int32": INT32, "float16": FLOAT16, "float32": FLOAT32}
-"""Tensor type of a constant by the name of its numpy type."""
-TYPE_NAMES = {INT8: "int8", FLOAT32: "float32"}
-
 FUSED = {
     None: tfl.ActivationFunctionType.NONE,
     "relu": tfl.ActivationFunctionType.RELU,
     "relu6": tfl.ActivationFunctionType.RELU6,
+    "unit": tfl.ActivationFunctionType.RELU,  # and a MINIMUM after it
 }
+"""How an operator's own options name its activation; it clips in int8 as in float."""
 
-VERSIONS = {
-    tfl.BuiltinOperator.CONV_2D: {INT8: 3},
-    tfl.BuiltinOperator.DEPTHWISE_CONV_2D: {INT8: 3},
-    tfl.BuiltinOperator.FULLY_CONNECTED: {INT8: 4},
-    tfl.BuiltinOperator.MEAN: {INT8: 2},
-    tfl.BuiltinOperator.PAD: {INT8: 2},
-    tfl.BuiltinOperator.DEQUANTIZE: {INT8: 2, FLOAT16: 3},
-}
-"""Lowest operator version by the type of the first input, where it is not 1.
+GROUPED_CONV_VERSION = 6
+DILATED_FLOAT_DEPTHWISE_VERSION = 2
+GROWING_MUL_VERSION = 3
+"""Of an int8 MUL whose product of input scales is no smaller than the scale of its output."""
 
-From TensorFlow's `lite/tools/versioning/op_version.cc`.
-"""
-
-BUFFER_ALIGNMENT = 16
-"""Bytes; the schema asks for it and kernels may rely on it."""
+LOGISTIC_AFFINE = Affine(scale=1 / 256, zero_point=0)
+"""The one output that TFLite's int8 LOGISTIC has."""
 
 
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:
-    """Write `graph` to `path` in float32; the bytes depend on the arguments alone.
-
-    Raises `ConversionFailed` for a network that TFLite cannot hold.
-    """
+    """Write `graph` to `path` in float32; the bytes depend on the arguments alone."""
     path.write_bytes(_bytes(_nothing_quantized(graph), np.dtype(np.float32), description))
 
 
 def write_float16(graph: Graph, path: Path, *, description: Description) -> None:
     """Write `graph` to `path` with float16 weights that compute, like the biases, in float32.
 
-    Raises `ConversionFailed` for a network that TFLite cannot hold and for weights beyond float16.
+    Raises `ConversionFailed` for weights beyond float16.
     """
     path.write_bytes(_bytes(_nothing_quantized(graph), np.dtype(np.float16), description))
 
@@ -96,12 +87,12 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
     """Write `quantized` to `path`: int8 where it says so, float32 elsewhere.
 
-    Raises `ConversionFailed` for a network that TFLite cannot hold, for an int8 layer between
-    tensors that are not 8-bit and for one whose output goes beyond its activation.
+    Raises `ConversionFailed` for a form that breaks one of `int8_rules` and for an int8 layer whose
+    output is no 8-bit tensor, which TFLite cannot hold.
     """
-    for op in quantized.graph.weighted():
-        if op.name in quantized.layers:
-            _check_int8(op, quantized)
+    int8_rules.check(quantized)
+    for layer in quantized.layers:
+        int8_rules.require_8_bits(layer, layer, quantized)
     path.write_bytes(_bytes(quantized, np.dtype(np.float32), description))
 
 
@@ -109,194 +100,12 @@ def _nothing_quantized(graph: Graph) -> QuantizedGraph:
     return QuantizedGraph(graph=graph, tensors={}, layers={})
 
 
-def _check_int8(op: Weighted, quantized: QuantizedGraph) -> None:
-    """Raise `ConversionFailed` for an int8 layer that TFLite would not compute as meant."""
-    for tensor in (op.input, op.name):
-        if tensor not in quantized.tensors:
-            raise ConversionFailed(
-                f"{op.name} computes in int8 but {tensor} is not an 8-bit tensor: TFLite needs "
-                "8 bits on both sides; quantise the tensor or leave the layer in float"
-            )
-    if isinstance(op, FullyConnected):
-        return
-    low, high = ACTIVATION_RANGES[op.activation]
-    affine = quantized.tensors[op.name]
-    # In bytes: the activation's own bounds must be the first and the last byte, or outside.
-    below = low is not None and round(low / affine.scale) + affine.zero_point > 0
-    above = high is not None and round(high / affine.scale) + affine.zero_point < 255
-    if below or above:
-        first, last = (affine.scale * (byte - affine.zero_point) for byte in (0, 255))
-        raise ConversionFailed(
-            f"{op.name} ends in {op.activation} but its 8-bit output goes from {first:g} to "
-            f"{last:g}; calibrate the range after the activation"
-        )
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """Constant data of a file, packed in place of the schema's own `BufferT`."""
-
-    data: bytes
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        """Write the buffer, aligned as the schema asks (the generated code does not)."""
-        if not self.data:
-            tfl.BufferStart(builder)
-            return int(tfl.BufferEnd(builder))
-        builder.Prep(BUFFER_ALIGNMENT, len(self.data))
-        vector = builder.CreateByteVector(self.data)
-        tfl.BufferStart(builder)
-        tfl.BufferAddData(builder, vector)
-        return int(tfl.BufferEnd(builder))
-
-
-class _File:
-    """A TFLite model in the making: operators are added in the order of execution."""
-
-    def __init__(self, quantized: QuantizedGraph, weight_dtype: np.dtype[Any]) -> None:
-        self.quantized = quantized
-        self.shapes = quantized.graph.shapes
-        self.weight_dtype = weight_dtype
-        """How weights that compute in float are stored: float32 or float16."""
-        self.tensors: list[Any] = []
-        self.operators: list[Any] = []
-        self.codes: dict[tuple[int, int], int] = {}
-        """Number of each (operator, version) in the file's table of operators."""
-        self.buffers = [_Buffer(b"")]
-        """Number 0 stands for tensors without data."""
-        self.forms: dict[str, dict[int, int]] = {}
-        """The tensors that hold a tensor of the graph, by their type; the original first."""
-
-    def add_buffer(self, data: bytes) -> int:
-        """Add constant data and return its number."""
-        self.buffers.append(_Buffer(data))
-        return len(self.buffers) - 1
-
-    def add_tensor(
-        self, name: str, tensor_type: int, shape: tuple[int, ...], quantization: Any = None
-    ) -> int:
-        """Add a tensor without data and return its number."""
-        self.tensors.append(
-            tfl.TensorT(
-                name=name,
-                type=tensor_type,
-                shape=np.array(shape, np.int32),
-                quantization=quantization,
-                hasRank=True,
-            )
-        )
-        return len(self.tensors) - 1
-
-    def add_constant(self, name: str, values: npt.NDArray[Any], quantization: Any = None) -> int:
-        """Add a tensor with data and return its number."""
-        number = self.add_tensor(name, TYPES[values.dtype.name], values.shape, quantization)
-        self.tensors[number].buffer = self.add_buffer(values.tobytes())
-        return number
-
-    def add_operator(self, code: int, inputs: list[int], output: int, options: Any) -> None:
-        """Add an operator of the lowest version that takes its inputs."""
-        version = VERSIONS.get(code, {}).get(self.tensors[inputs[0]].type, 1)
-        number = self.codes.setdefault((code, version), len(self.codes))
-        self.operators.append(
-            tfl.OperatorT(
-                opcodeIndex=number,
-                inputs=np.array(inputs, np.int32),
-                outputs=np.array([output], np.int32),
-                # The schema names the members of this union after the options' classes.
-                builtinOptionsType=getattr(
-                    tfl.BuiltinOptions, type(options).__name__.removesuffix("T")
-                ),
-                builtinOptions=options,
-            )
-        )
-
-    def add_output(self, name: str, tensor_type: int) -> int:
-        """Add the tensor that holds `name` of the graph as float32 or int8; return its number."""
-        affine = None if tensor_type == FLOAT32 else self.quantized.tensors[name]
-        number = self.add_tensor(
-            f"{name}/{TYPE_NAMES[tensor_type]}",
-            tensor_type,
-            _shape(self.shapes[name]),
-            _per_tensor(affine, tensor_type),
-        )
-        self.forms.setdefault(name, {})[tensor_type] = number
-        return number
-
-    def tensor(self, name: str, tensor_type: int) -> int:
-        """Return the number of `name` of the graph as float32 or int8, converted once."""
-        forms = self.forms[name]
-        if tensor_type not in forms:
-            source = next(iter(forms.values()))
-            target = self.add_output(name, tensor_type)
-            if tensor_type == INT8:
-                self.add_operator(
-                    tfl.BuiltinOperator.QUANTIZE, [source], target, tfl.QuantizeOptionsT()
-                )
-            else:
-                self.add_dequantize(source, target)
-        return forms[tensor_type]
-
-    def add_dequantize(self, source: int, target: int) -> None:
-        """Add the operator from an 8-bit or float16 tensor to a float32 one."""
-        self.add_operator(
-            tfl.BuiltinOperator.DEQUANTIZE, [source], target, tfl.DequantizeOptionsT()
-        )
-
-    def keep_8_bits_only(self, name: str) -> None:
-        """Let every consumer of `name` see its 8-bit value, also where it was made in float."""
-        if FLOAT32 in self.forms[name]:
-            self.forms[name] = {INT8: self.tensor(name, INT8)}
-
-    def add_weights(self, op: Weighted, axes: tuple[int, ...], channel_axis: int) -> list[int]:
-        """Add weight and bias of `op` in the type that it computes in; return their numbers.
-
-        `axes` brings the graph's layout into TFLite's, which has the output channels on
-        `channel_axis`.
-        """
-        layer = self.quantized.layers.get(op.name)
-        if layer is not None:
-            bias_scale = np.float32(self.quantized.tensors[op.input].scale) * layer.scale
-            return [
-                self.add_constant(
-                    f"{op.name}/weight",
-                    layer.values.transpose(axes),
-                    _per_channel(layer.scale, channel_axis),
-                ),
-                self.add_constant(f"{op.name}/bias", layer.bias, _per_channel(bias_scale, 0)),
-            ]
-        weight = self.add_float_weight(op.name, op.weight.transpose(axes))
-        return [weight, self.add_constant(f"{op.name}/bias", op.bias)]
-
-    def add_float_weight(self, name: str, values: Float32Array) -> int:
-        """Add a weight as it is to be stored; return the number of its float32 tensor."""
-        if self.weight_dtype == np.float32:
-            return self.add_constant(f"{name}/weight", values)
-        largest, limit = float(np.abs(values).max()), float(np.finfo(np.float16).max)
-        if largest > limit:
-            raise ConversionFailed(
-                f"{name} has a weight of {largest:g}, beyond float16's {limit:g}; "
-                "convert without float16"
-            )
-        stored = self.add_constant(f"{name}/weight/float16", values.astype(np.float16))
-        weight = self.add_tensor(f"{name}/weight", FLOAT32, values.shape)
-        self.add_dequantize(stored, weight)
-        return weight
-
-    def arithmetic(self, op: Operator) -> int:
-        """Return the tensor type that `op` computes in: INT8 or FLOAT32."""
-        if isinstance(op, Weighted):
-            integer = op.name in self.quantized.layers
-        else:
-            integer = {op.input, op.name} <= self.quantized.tensors.keys()
-        return int(INT8 if integer else FLOAT32)
-
-
 def _bytes(
     quantized: QuantizedGraph, weight_dtype: np.dtype[Any], description: Description
 ) -> bytes:
     """Return the whole file: model, metadata and labels."""
     graph = quantized.graph
-    file = _File(quantized, weight_dtype)
+    file = File(quantized, weight_dtype)
     for op in graph.operators:
         _add(file, op)
         if op.name in quantized.tensors:
@@ -350,17 +159,29 @@ def _bytes(
     return tflite_metadata.append_labels(bytes(builder.Output()), description.labels)
 
 
-def _add(file: _File, op: Operator) -> None:
+def _add(file: File, op: Operator) -> None:
     """Add `op` of the graph and register its output."""
     match op:
         case Normalise():
             _normalise(file, op)
         case Convolution():
             _convolution(file, op)
-        case GlobalAveragePool():
-            _global_average_pool(file, op)
         case FullyConnected():
             _fully_connected(file, op)
+        case Pool():
+            _pool(file, op)
+        case GlobalAveragePool():
+            _global_average_pool(file, op)
+        case Flatten():
+            _flatten(file, op)
+        case Activate():
+            _activate(file, op)
+        case Add():
+            _sum(file, op)
+        case Multiply():
+            _product(file, op)
+        case Concatenate():
+            _concatenate(file, op)
 
 
 def _image_affine(quantized: QuantizedGraph) -> Affine | None:
@@ -369,11 +190,11 @@ def _image_affine(quantized: QuantizedGraph) -> Affine | None:
     return quantized.tensors.get(normalise.name)
 
 
-def _normalise(file: _File, op: Normalise) -> None:
+def _normalise(file: File, op: Normalise) -> None:
     """Add `image`; its bytes are the normalised tensor, or are cast and normalised in float."""
     affine = file.quantized.tensors.get(op.name)
-    shape = _shape(file.shapes[IMAGE])
-    image = file.add_tensor(IMAGE, UINT8, shape, _per_tensor(affine, UINT8))
+    shape = shape_of(file.shapes[IMAGE])
+    image = file.add_tensor(IMAGE, UINT8, shape, per_tensor(affine, UINT8))
     if affine is not None:
         file.forms[op.name] = {UINT8: image}
         return
@@ -400,44 +221,90 @@ def _normalise(file: _File, op: Normalise) -> None:
     )
 
 
-def _convolution(file: _File, op: Convolution) -> None:
-    """Add a convolution; one that splits its channels into groups of several is refused."""
-    channels, height, width = file.shapes[op.input]
-    kernel_height, kernel_width = op.weight.shape[2:]
+def _convolution(file: File, op: Convolution) -> None:
+    channels = file.shapes[op.input][0]
+    window = tuple(op.dilation * (side - 1) + 1 for side in op.weight.shape[2:])
     arithmetic = file.arithmetic(op)
-    source = file.tensor(op.input, arithmetic)
-    same = (
-        *_same_padding(height, kernel_height, op.stride[0]),
-        *_same_padding(width, kernel_width, op.stride[1]),
-    )
-    padding = tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID
+    (source,) = file.sources(op, arithmetic)
+    padding = _padding(file, op, (window[0], window[1]))
     if padding == tfl.Padding.VALID and any(op.pad):
         source = _pad(file, op, source)
     options: dict[str, Any] = {
         "padding": padding,
         "strideH": op.stride[0],
         "strideW": op.stride[1],
-        "fusedActivationFunction": FUSED[op.activation],
+        "dilationHFactor": op.dilation,
+        "dilationWFactor": op.dilation,
     }
-    if op.groups == 1:
-        file.add_operator(
-            tfl.BuiltinOperator.CONV_2D,
-            [source, *file.add_weights(op, (0, 2, 3, 1), channel_axis=0)],
-            file.add_output(op.name, arithmetic),
-            tfl.Conv2DOptionsT(**options),
-        )
-    elif op.groups == channels:
-        file.add_operator(
+    if op.groups == channels and channels > 1:
+        _with_activation(
+            file,
+            op,
             tfl.BuiltinOperator.DEPTHWISE_CONV_2D,
             [source, *file.add_weights(op, (1, 2, 3, 0), channel_axis=3)],
-            file.add_output(op.name, arithmetic),
             tfl.DepthwiseConv2DOptionsT(depthMultiplier=op.weight.shape[0] // channels, **options),
+            version=DILATED_FLOAT_DEPTHWISE_VERSION
+            if op.dilation > 1 and arithmetic == FLOAT32
+            else None,
         )
     else:
-        raise ConversionFailed(
-            f"{op.name} has {op.groups} groups of {channels} channels; the TFLite writer takes "
-            "1 group or one for each channel"
+        _with_activation(
+            file,
+            op,
+            tfl.BuiltinOperator.CONV_2D,
+            [source, *file.add_weights(op, (0, 2, 3, 1), channel_axis=0)],
+            tfl.Conv2DOptionsT(**options),
+            version=GROUPED_CONV_VERSION if op.groups > 1 else None,
         )
+
+
+def _with_activation(
+    file: File,
+    op: Convolution | FullyConnected | Add,
+    code: int,
+    inputs: list[int],
+    options: Any,
+    *,
+    version: int | None = None,
+) -> None:
+    """Add an operator with its activation, and a MINIMUM where TFLite has no name for that."""
+    arithmetic = file.arithmetic(op)
+    options.fusedActivationFunction = FUSED[op.activation]
+    affine = file.quantized.tensors.get(op.name) if arithmetic == INT8 else None
+    if op.activation != "unit" or (affine is not None and affine.clips_as("unit")):
+        output = file.add_output(op.name, arithmetic)
+        file.add_operator(code, inputs, output, options, version=version)
+        return
+    unclipped = file.add_tensor(
+        f"{op.name}/relu", arithmetic, shape_of(file.shapes[op.name]), per_tensor(affine, INT8)
+    )
+    file.add_operator(code, inputs, unclipped, options, version=version)
+    _at_most_one(file, op.name, unclipped, arithmetic)
+
+
+def _at_most_one(file: File, name: str, source: int, arithmetic: int) -> None:
+    """Add `name` of the graph as the lesser of `source` and 1."""
+    affine = file.quantized.tensors[name] if arithmetic == INT8 else None
+    value = np.ones(1, np.float32)
+    if affine is not None:
+        value = np.array([round(1 / affine.scale) + affine.zero_point - 128], np.int8)
+    one = file.add_constant(f"{name}/one", value, per_tensor(affine, INT8))
+    file.add_operator(
+        tfl.BuiltinOperator.MINIMUM,
+        [source, one],
+        file.add_output(name, arithmetic),
+        tfl.MaximumMinimumOptionsT(),
+    )
+
+
+def _padding(file: File, op: Convolution | Pool, window: tuple[int, int]) -> int:
+    """Return SAME where that pads as `op` does, VALID where nothing or an operator has to."""
+    _, height, width = file.shapes[op.input]
+    same = (
+        *_same_padding(height, window[0], op.stride[0]),
+        *_same_padding(width, window[1], op.stride[1]),
+    )
+    return int(tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID)
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -446,8 +313,11 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _pad(file: _File, op: Convolution, source: int) -> int:
-    """Add the zeros (int8: zero points) around the input of `op`; return the padded tensor."""
+def _pad(file: File, op: Convolution | Pool, source: int) -> int:
+    """Add pixels around the input of `op`; return the padded tensor.
+
+    They are zeros (int8: zero points), or the lowest value where a zero could win a maximum.
+    """
     top, bottom, left, right = op.pad
     channels, height, width = file.shapes[op.input]
     unpadded = file.tensors[source]
@@ -458,62 +328,182 @@ def _pad(file: _File, op: Convolution, source: int) -> int:
         unpadded.quantization,
     )
     pixels = np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32)
-    file.add_operator(
-        tfl.BuiltinOperator.PAD,
-        [source, file.add_constant(f"{op.name}/pad", pixels)],
-        padded,
-        tfl.PadOptionsT(),
-    )
+    inputs = [source, file.add_constant(f"{op.name}/pad", pixels)]
+    if isinstance(op, Convolution) or _never_negative(file, op.input, unpadded.type):
+        file.add_operator(tfl.BuiltinOperator.PAD, inputs, padded, tfl.PadOptionsT())
+        return padded
+    dtype = np.int8 if unpadded.type == INT8 else np.float32
+    least = np.iinfo(np.int8).min if unpadded.type == INT8 else np.finfo(np.float32).min
+    value = file.add_constant(f"{op.name}/lowest", np.array([least], dtype), unpadded.quantization)
+    file.add_operator(tfl.BuiltinOperator.PADV2, [*inputs, value], padded, tfl.PadV2OptionsT())
     return padded
 
 
-def _global_average_pool(file: _File, op: GlobalAveragePool) -> None:
+def _never_negative(file: File, name: str, arithmetic: int) -> bool:
+    """Tell whether `name` of the graph has no value below zero, as far as its maker shows.
+
+    Such a tensor is padded by PAD, which XNNPACK takes; a PADV2 would split the network in two.
+    """
+    if arithmetic == INT8:
+        return file.quantized.tensors[name].zero_point == 0
+    (maker,) = (op for op in file.quantized.graph.operators if op.name == name)
+    clip = maker.function if isinstance(maker, Activate) else getattr(maker, "activation", None)
+    return clip in ("relu", "relu6", "unit")
+
+
+def _pool(file: File, op: Pool) -> None:
     arithmetic = file.arithmetic(op)
-    source = file.tensor(op.input, arithmetic)
-    axes = file.add_constant(f"{op.name}/axes", np.array([1, 2], np.int32))
-    # Not AVERAGE_POOL_2D: in int8 that cannot change the scale.
+    (source,) = file.sources(op, arithmetic)
+    padding = _padding(file, op, op.kernel)
+    if padding == tfl.Padding.VALID and any(op.pad):
+        source = _pad(file, op, source)
+    code = {
+        "max": tfl.BuiltinOperator.MAX_POOL_2D,
+        "average": tfl.BuiltinOperator.AVERAGE_POOL_2D,
+    }[op.kind]
     file.add_operator(
-        tfl.BuiltinOperator.MEAN,
-        [source, axes],
+        code,
+        [source],
         file.add_output(op.name, arithmetic),
-        tfl.ReducerOptionsT(keepDims=False),
+        tfl.Pool2DOptionsT(
+            padding=padding,
+            strideH=op.stride[0],
+            strideW=op.stride[1],
+            filterHeight=op.kernel[0],
+            filterWidth=op.kernel[1],
+        ),
     )
 
 
-def _fully_connected(file: _File, op: FullyConnected) -> None:
+def _global_average_pool(file: File, op: GlobalAveragePool) -> None:
     arithmetic = file.arithmetic(op)
-    source = file.tensor(op.input, arithmetic)
+    axes = file.add_constant(f"{op.name}/axes", np.array([1, 2], np.int32))
+    inputs = [*file.sources(op, arithmetic), axes]
+    options = tfl.ReducerOptionsT(keepDims=False)
+    # Not AVERAGE_POOL_2D: in int8 that cannot change the scale. Not keepDims: the built-in int8
+    # kernel for it rounds the zero point by itself, up to half a step on all channels alike.
+    if not op.keep_map:
+        file.add_operator(
+            tfl.BuiltinOperator.MEAN, inputs, file.add_output(op.name, arithmetic), options
+        )
+        return
+    affine = file.quantized.tensors[op.name] if arithmetic == INT8 else None
+    channels = file.shapes[op.name][0]
+    row = file.add_tensor(f"{op.name}/row", arithmetic, (1, channels), per_tensor(affine, INT8))
+    file.add_operator(tfl.BuiltinOperator.MEAN, inputs, row, options)
+    _reshape(file, op.name, row, arithmetic)
+
+
+def _reshape(file: File, name: str, source: int, arithmetic: int) -> None:
+    """Add `name` of the graph as `source` in another shape."""
+    shape = np.array(shape_of(file.shapes[name]), np.int32)
     file.add_operator(
-        tfl.BuiltinOperator.FULLY_CONNECTED,
-        [source, *file.add_weights(op, (0, 1), channel_axis=0)],
+        tfl.BuiltinOperator.RESHAPE,
+        [source, file.add_constant(f"{name}/shape", shape)],
+        file.add_output(name, arithmetic),
+        tfl.ReshapeOptionsT(newShape=shape),
+    )
+
+
+def _flatten(file: File, op: Flatten) -> None:
+    arithmetic = file.arithmetic(op)
+    (source,) = file.sources(op, arithmetic)
+    channels, *sides = file.shapes[op.input]
+    if np.prod(sides) > 1:  # the graph has the channels slowest, TFLite fastest
+        unturned = file.tensors[source]
+        turned = file.add_tensor(
+            f"{op.name}/turned", unturned.type, (1, channels, *sides), unturned.quantization
+        )
+        order = file.add_constant(f"{op.name}/order", np.array([0, 3, 1, 2], np.int32))
+        file.add_operator(
+            tfl.BuiltinOperator.TRANSPOSE, [source, order], turned, tfl.TransposeOptionsT()
+        )
+        source = turned
+    _reshape(file, op.name, source, arithmetic)
+
+
+def _activate(file: File, op: Activate) -> None:
+    arithmetic = _activation_arithmetic(file, op)
+    (source,) = file.sources(op, arithmetic)
+    match op.function:
+        case "hard_swish":
+            code, options = tfl.BuiltinOperator.HARD_SWISH, tfl.HardSwishOptionsT()
+        case "sigmoid":
+            code, options = tfl.BuiltinOperator.LOGISTIC, None
+        case _ if arithmetic == INT8:  # the affine of the output clips
+            code, options = tfl.BuiltinOperator.QUANTIZE, tfl.QuantizeOptionsT()
+        case "relu6":
+            code, options = tfl.BuiltinOperator.RELU6, None
+        case "relu":
+            code, options = tfl.BuiltinOperator.RELU, None
+        case "unit":
+            positive = file.add_tensor(f"{op.name}/relu", FLOAT32, shape_of(file.shapes[op.name]))
+            file.add_operator(tfl.BuiltinOperator.RELU, [source], positive)
+            _at_most_one(file, op.name, positive, FLOAT32)
+            return
+    file.add_operator(code, [source], file.add_output(op.name, arithmetic), options)
+
+
+def _activation_arithmetic(file: File, op: Activate) -> int:
+    """Return the type that a function is computed in: float where int8 cannot end as meant."""
+    if file.arithmetic(op) == FLOAT32:
+        return int(FLOAT32)
+    affine = file.quantized.tensors[op.name]
+    match op.function:
+        case "hard_swish":
+            exact = True
+        case "sigmoid":
+            exact = affine == LOGISTIC_AFFINE
+        case clip:
+            exact = affine.clips_as(clip)
+    return int(INT8 if exact else FLOAT32)
+
+
+def _sum(file: File, op: Add) -> None:
+    sources = file.sources(op, file.arithmetic(op))
+    _with_activation(file, op, tfl.BuiltinOperator.ADD, sources, tfl.AddOptionsT())
+
+
+def _product(file: File, op: Multiply) -> None:
+    arithmetic = file.arithmetic(op)
+    version = None
+    if arithmetic == INT8:
+        first, second, made = (
+            np.float32(file.quantized.tensors[name].scale) for name in (*op.inputs, op.name)
+        )
+        version = GROWING_MUL_VERSION if first * second / made >= 1 else None
+    file.add_operator(
+        tfl.BuiltinOperator.MUL,
+        file.sources(op, arithmetic),
         file.add_output(op.name, arithmetic),
+        tfl.MulOptionsT(),
+        version=version,
+    )
+
+
+def _concatenate(file: File, op: Concatenate) -> None:
+    arithmetic = file.arithmetic(op)
+    file.add_operator(
+        tfl.BuiltinOperator.CONCATENATION,
+        file.sources(op, arithmetic),
+        file.add_output(op.name, arithmetic),
+        tfl.ConcatenationOptionsT(axis=len(file.shapes[op.name])),  # the last: channels
+    )
+
+
+def _fully_connected(file: File, op: FullyConnected) -> None:
+    _with_activation(
+        file,
+        op,
+        tfl.BuiltinOperator.FULLY_CONNECTED,
+        [
+            *file.sources(op, file.arithmetic(op)),
+            *file.add_weights(op, (0, 1), channel_axis=0),
+        ],
         tfl.FullyConnectedOptionsT(),
     )
-
-
-def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return TFLite's shape of a tensor of the graph: (1, H, W, C) or (1, C)."""
-    return (1, *shape[1:], shape[0])
 
 
 def _scalar_if_equal(values: Float32Array) -> Float32Array:
     """Return (C,) as it is, or as (1,) if one value stands for all channels."""
     return values[:1] if (values == values[0]).all() else values
-
-
-def _per_tensor(affine: Affine | None, tensor_type: int) -> Any:
-    """Return the quantisation of a whole tensor; None for one that is not quantised."""
-    if affine is None:
-        return None
-    shift = 128 if tensor_type == INT8 else 0
-    return tfl.QuantizationParametersT(
-        scale=np.array([affine.scale], np.float32),
-        zeroPoint=np.array([affine.zero_point - shift], np.int64),
-    )
-
-
-def _per_channel(scale: Float32Array, axis: int) -> Any:
-    """Return the symmetric quantisation of a constant whose channels lie along `axis`."""
-    return tfl.QuantizationParametersT(
-        scale=scale, zeroPoint=np.zeros(scale.shape, np.int64), quantizedDimension=axis
-    )

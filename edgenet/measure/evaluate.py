@@ -15,6 +15,7 @@ import numpy as np
 
 from edgenet import runtimes
 from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.data.hygiene import check_disjoint
 from edgenet.data.labels import accepted_indices
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, BadImage, MissingExtra
@@ -76,8 +77,9 @@ def evaluate(
 ) -> Evaluation:
     """Return accuracy and agreement of `artifacts` over `dataset`.
 
-    Raises `BadData` when a label is not the bundle's or no picture can be read, `MissingExtra`
-    when a runtime of `required`, or every runtime, is not installed.
+    Raises `BadData` when a label is not the bundle's, a picture is one that INT8 was calibrated on,
+    or no picture can be read; `MissingExtra` when a runtime of `required`, or every runtime, is not
+    installed.
     """
     if dataset.classes not in (None, len(bundle.labels)):
         raise BadData(
@@ -85,6 +87,7 @@ def evaluate(
             f"{len(bundle.labels)}; give --data that fits it"
         )
     accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
+    _check_disjoint(bundle, dataset)
     with ExitStack() as stack:
         sessions, not_run = _open(bundle, artifacts, required, threads, stack)
         reference, reference_session = _open_reference(bundle, sessions, threads, stack)
@@ -124,6 +127,19 @@ def evaluate(
         )
 
 
+def _check_disjoint(bundle: Bundle, dataset: Dataset) -> None:
+    """Read every picture once before anything runs; what cannot be read is reported later."""
+    if bundle.calibration is None or not bundle.calibration.images:
+        return
+    found = []
+    for sample in dataset.samples:
+        try:
+            found.append((sample.name, pixels_sha256(sample.read())))
+        except BadImage:
+            continue
+    check_disjoint(bundle.calibration.images, found)
+
+
 def _open(
     bundle: Bundle,
     artifacts: Sequence[Artifact],
@@ -138,7 +154,7 @@ def _open(
         try:
             session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
         except MissingExtra as error:
-            if artifact.runtime in required:
+            if artifact.asked_for_as in required:
                 raise
             not_run.append((artifact, str(error)))
             missing = error

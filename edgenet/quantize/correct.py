@@ -8,13 +8,15 @@ one before:
 - Bias correction. What is left over is mostly a shift of each channel's mean; the bias takes it up
   until the mean after clipping is the reference's (after Nagel et al. 2019, arXiv 1906.04721).
 
-Streams between layers are kept as bytes and worked on in chunks, so that memory stays small and
-time is linear in the number of images.
+Tensors in 8 bits are kept as bytes until their last reader is done, tensors in float are computed
+again whenever they are read; work goes in chunks, so that memory stays small and time is linear in
+the number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,22 +25,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgenet.graph import (
+    ACTIVATION_RANGES,
     Affine,
     Convolution,
     FullyConnected,
-    GlobalAveragePool,
     Normalise,
+    Operator,
     QuantizedGraph,
     QuantizedWeights,
     Weighted,
+    inputs_of,
 )
 from edgenet.preprocess import UInt8Array
-from edgenet.quantize.encode import STEPS, WEIGHT_STEPS
+from edgenet.quantize import simulate
+from edgenet.quantize.encode import WEIGHT_STEPS
 from edgenet.quantize.execute import apply
+from edgenet.quantize.simulate import STEPS, dequantize, dequantized, to_bytes
 from edgenet.quantize.statistics import ChannelStatistics
 
-CHUNK = 4
-"""Images worked on at a time."""
 DAMPING = 0.01
 """Share of the mean variance added to every input's, for covariances that are nearly singular."""
 NOISE_FLOOR = 1e-5
@@ -52,18 +56,19 @@ ENOUGH_SAMPLES_PER_INPUT, ENOUGH_IMAGES = 256, 32
 """With so many of both, more images do not change the covariance."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
+class Corrections:
+    """Which corrections to make."""
+
+    learned_rounding: bool = True
+    bias: bool = True
+
+
 class _Stream:
-    """A tensor in 8 bits for all images: (N, C, H, W) or (N, C) uint8."""
+    """A tensor for all images, a few at a time: (n, C, H, W) or (n, C) float32."""
 
-    values: Tensor
-    affine: Affine
-
-    def chunks(self) -> Iterator[Tensor]:
-        """Yield the real values, float32, a few images at a time."""
-        for start in range(0, len(self.values), CHUNK):
-            chunk = self.values[start : start + CHUNK].float()
-            yield (chunk - self.affine.zero_point) * self.affine.scale
+    def __init__(self, chunks: Callable[[], Iterator[Tensor]]) -> None:
+        self.chunks = chunks
 
 
 def correct(
@@ -71,51 +76,97 @@ def correct(
     statistics: Mapping[str, ChannelStatistics],
     images: Sequence[UInt8Array],
     *,
+    corrections: Corrections = Corrections(),
     on_layer: Callable[[], None] = lambda: None,
 ) -> QuantizedGraph:
     """Return `quantized` with weights and biases fitted on `images` (1, H, W, 3) uint8 RGB.
 
-    `statistics` are the float graph's over the same images. Every layer must be in 8 bits.
+    `statistics` are the float graph's over the same images.
     """
     layers = dict(quantized.layers)
+    operators = quantized.graph.operators
+    last_reader = {name: op.name for op in operators for name in inputs_of(op)}
     streams: dict[str, _Stream] = {}
-    for op in quantized.graph.operators:
-        affine = quantized.tensors[op.name]
+    for op in operators:
         if isinstance(op, Normalise):
-            pixels = torch.from_numpy(np.concatenate(images)).permute(0, 3, 1, 2).contiguous()
-            streams[op.name] = _Stream(values=pixels, affine=affine)
+            streams[op.name] = _pixels(quantized, op, images)
             continue
-        source = streams[op.input]
-        if isinstance(op, GlobalAveragePool):
-            outputs: Iterable[Tensor] = (apply(op, x) for x in source.chunks())
-        else:
-            target = torch.from_numpy(statistics[op.name].mean)
-            fitted = _fit(op, layers[op.name], source, affine, target)
-            layers[op.name] = fitted
-            outputs = _outputs(op, fitted, source)
-            on_layer()
-        streams = {
-            op.name: _Stream(
-                values=torch.cat([_to_bytes(y, affine) for y in outputs]), affine=affine
+        sources = [streams[name] for name in inputs_of(op)]
+        if isinstance(op, Weighted) and op.name in layers:
+            layers[op.name] = _fit(
+                _Layer(
+                    op=op,
+                    source=sources[0],
+                    source_affine=quantized.tensors[op.input],
+                    affine=quantized.tensors.get(op.name),
+                    target=torch.from_numpy(statistics[op.name].mean),
+                ),
+                layers[op.name],
+                corrections,
             )
-        }
+            on_layer()
+        if last_reader.get(op.name) is not None:
+            now = replace(quantized, layers=layers)
+            streams[op.name] = _output(now, op, sources)
+        for name in set(inputs_of(op)):
+            if last_reader[name] == op.name and name in quantized.tensors:
+                del streams[name]
     return replace(quantized, layers=layers)
+
+
+def _pixels(quantized: QuantizedGraph, op: Normalise, images: Sequence[UInt8Array]) -> _Stream:
+    def chunks() -> Iterator[Tensor]:
+        for pixels in simulate.chunks(images):
+            yield simulate.step(quantized, op, pixels.permute(0, 3, 1, 2))
+
+    return _Stream(chunks)
+
+
+@torch.inference_mode()
+def _output(quantized: QuantizedGraph, op: Operator, sources: Sequence[_Stream]) -> _Stream:
+    """Return the stream of an operator's output: bytes once and for all, floats when asked for."""
+    affine = quantized.tensors.get(op.name)
+    real = simulate.real(quantized, op)
+
+    def floats() -> Iterator[Tensor]:
+        for inputs in zip(*(source.chunks() for source in sources), strict=True):
+            yield apply(real, *inputs)
+
+    if affine is None:
+        return _Stream(floats)
+    kept = [to_bytes(y, affine) for y in floats()]
+    return _Stream(lambda: (dequantize(chunk, affine) for chunk in kept))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Layer:
+    """A layer that is being fitted, with what flows into it."""
+
+    op: Weighted
+    source: _Stream
+    source_affine: Affine
+    affine: Affine | None
+    """Of the output; None where it stays in float."""
+    target: Tensor
+    """Mean of each output channel in the reference, (out,)."""
 
 
 @torch.inference_mode()
 def _fit(
-    op: Weighted, weights: QuantizedWeights, source: _Stream, affine: Affine, target: Tensor
+    layer: _Layer, weights: QuantizedWeights, corrections: Corrections
 ) -> QuantizedWeights:
-    fitted = replace(weights, values=_learn_rounding(op, weights, source))
-    return _correct_bias(op, fitted, source, affine, target)
+    if corrections.learned_rounding:
+        weights = replace(weights, values=_learn_rounding(layer, weights))
+    return _correct_bias(layer, weights) if corrections.bias else weights
 
 
 def _learn_rounding(
-    op: Weighted, weights: QuantizedWeights, source: _Stream
+    layer: _Layer, weights: QuantizedWeights
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
     """Return the integer weights that keep the layer's output closest to the float weights'."""
+    op = layer.op
     groups = op.groups if isinstance(op, Convolution) else 1
-    covariance, samples = _covariance(op, source)
+    covariance, samples = _covariance(op, layer.source)
     if samples < SAMPLES_PER_INPUT * covariance.shape[1]:
         return weights.values
     rows = torch.from_numpy(op.weight).double().reshape(groups, -1, covariance.shape[1])
@@ -158,7 +209,10 @@ def _columns(op: Weighted, x: Tensor) -> Tensor:
         columns = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1)
     else:
         patches = functional.unfold(
-            functional.pad(x, (left, right, top, bottom)), tuple(kernel), stride=op.stride
+            functional.pad(x, (left, right, top, bottom)),
+            tuple(kernel),
+            stride=op.stride,
+            dilation=op.dilation,
         )
         columns = patches.permute(1, 0, 2).reshape(patches.shape[1], -1)
     return columns.reshape(op.groups, -1, columns.shape[1])
@@ -191,43 +245,41 @@ def _round_in_turn(rows: Tensor, covariance: Tensor, scale: Tensor) -> Tensor:
     return torch.zeros_like(integers).scatter(2, order[:, None, :].expand_as(integers), integers)
 
 
-def _correct_bias(
-    op: Weighted, weights: QuantizedWeights, source: _Stream, affine: Affine, target: Tensor
-) -> QuantizedWeights:
-    """Return `weights` with the bias at which each channel's mean in 8 bits is `target`."""
-    step = torch.from_numpy(weights.scale).double() * source.affine.scale
-    low = -affine.scale * affine.zero_point
-    high = affine.scale * (STEPS - affine.zero_point)
+def _correct_bias(layer: _Layer, weights: QuantizedWeights) -> QuantizedWeights:
+    """Return `weights` with the bias at which each channel's mean in 8 bits is the target."""
+    step = torch.from_numpy(weights.scale).double() * layer.source_affine.scale
+    affine = layer.affine
+    low, high = _ends(affine, layer.op.activation)
     for _ in range(BIAS_STEPS):
-        total = torch.zeros(len(target), dtype=torch.float64)
+        op = dequantized(layer.op, weights, layer.source_affine)
+        total = torch.zeros(len(layer.target), dtype=torch.float64)
         active = torch.zeros_like(total)
-        for y in _outputs(op, weights, source):
-            flat = y.flatten(2) if y.ndim > 2 else y[..., None]
-            real = (_to_bytes(flat, affine).float() - affine.zero_point) * affine.scale
-            total += real.double().mean(2).sum(0)
-            active += ((flat > low) & (flat < high)).double().mean(2).sum(0)
-        count = len(source.values)
-        shift = (target - total / count) / (active / count).clamp(min=LEAST_ACTIVE)
+        count = 0
+        for x in layer.source.chunks():
+            y = apply(op, x)
+            active += _mean_by_channel(((y > low) & (y < high)).float())
+            held = y if affine is None else dequantize(to_bytes(y, affine), affine)
+            total += _mean_by_channel(held)
+            count += len(x)
+        shift = (layer.target - total / count) / (active / count).clamp(min=LEAST_ACTIVE)
         bias = torch.from_numpy(weights.bias).double() + (shift / step).round()
         weights = replace(weights, bias=bias.to(torch.int32).numpy())
     return weights
 
 
-@torch.inference_mode()
-def _outputs(op: Weighted, weights: QuantizedWeights, source: _Stream) -> Iterator[Tensor]:
-    """Yield the layer's outputs before they are rounded to 8 bits, chunk by chunk."""
-    scale = weights.scale.reshape(-1, *[1] * (weights.values.ndim - 1))
-    step = weights.scale.astype(np.float64) * source.affine.scale
-    real = replace(
-        op,
-        weight=(weights.values * scale).astype(np.float32),
-        bias=(weights.bias * step).astype(np.float32),
+def _ends(affine: Affine | None, activation: str | None) -> tuple[float, float]:
+    """Return the values at which a layer's output is cut."""
+    low, high = ACTIVATION_RANGES[activation]
+    lowest, highest = -math.inf, math.inf
+    if affine is not None:
+        lowest = -affine.scale * affine.zero_point
+        highest = affine.scale * (STEPS - affine.zero_point)
+    return max(lowest, -math.inf if low is None else low), min(
+        highest, math.inf if high is None else high
     )
-    if isinstance(real, Convolution):
-        real = replace(real, activation=None)  # the output's affine clips in its stead
-    for x in source.chunks():
-        yield apply(real, x)
 
 
-def _to_bytes(x: Tensor, affine: Affine) -> Tensor:
-    return ((x / affine.scale).round() + affine.zero_point).clamp(0, STEPS).to(torch.uint8)
+def _mean_by_channel(x: Tensor) -> Tensor:
+    """Return each channel's mean over the positions, summed over the images, (C,) float64."""
+    flat = x.flatten(2) if x.ndim > 2 else x[..., None]
+    return flat.mean(2, dtype=torch.float64).sum(0)

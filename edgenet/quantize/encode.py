@@ -1,83 +1,204 @@
 """Encoding: scales and zero points from the calibration, weights and biases rounded to them.
 
-This is the plain form, min-max and nearest rounding; `correct.py` makes up for what rounding costs.
+This is the plain form, nearest rounding in the ranges given; `correct.py` makes up for what
+rounding costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from edgenet.errors import ConversionFailed
 from edgenet.graph import (
-    ACTIVATION_RANGES,
+    IMAGE,
+    KEEPS_BYTES,
+    Activate,
     Affine,
+    Concatenate,
     Convolution,
     Graph,
     Normalise,
+    Operator,
     QuantizedGraph,
     QuantizedWeights,
     Weighted,
+    infer_shapes,
+    inputs_of,
 )
+from edgenet.quantize.simulate import STEPS
 from edgenet.quantize.statistics import ChannelStatistics, Float64Array
 
-STEPS = 255
-"""Steps of an 8-bit activation."""
 WEIGHT_STEPS = 127
 """Largest 8-bit weight; -128 is left out so that the range is symmetric."""
 BIAS_LIMIT = 2**31 - 1
 LEAST_SCALE = 2.0**-60
 """Smallest scale: the product of two is still a normal float32, so no bias is divided by zero."""
+SIGMOID = Affine(scale=1 / 256, zero_point=0)
+"""The one output affine that TFLite's int8 LOGISTIC has."""
+NORMALISER = "normaliser"
+"""The int8 layer that normalises where mean and deviation differ by channel."""
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Lowest and highest value that each tensor's 8 bits are to reach."""
 
 
-def encode(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> QuantizedGraph:
-    """Return the INT8 form of `graph`: every tensor and every layer in 8 bits.
+def min_max(statistics: Mapping[str, ChannelStatistics]) -> dict[str, tuple[float, float]]:
+    """Return each tensor's whole range over the calibration set."""
+    return {
+        name: (float(seen.low.min()), float(seen.high.max())) for name, seen in statistics.items()
+    }
 
-    Activations are asymmetric per tensor, weights symmetric per output channel.
+
+def encode(
+    graph: Graph, ranges: Ranges, *, float_layers: Collection[str] = (), symmetric: bool = False
+) -> QuantizedGraph:
+    """Return the INT8 form of `graph`, the layers named in `float_layers` left in float.
+
+    Activations are asymmetric per tensor, with `symmetric` at zero point 128 (0 in int8); weights
+    are symmetric per output channel.
     """
-    tensors = {name: affine(seen) for name, seen in statistics.items()}
-    layers: dict[str, QuantizedWeights] = {}
+    names = _tensors_in_bytes(graph, float_layers)
+    covered = _shared(graph, _needed(graph, ranges))
+    tensors = {name: _affine(*covered[name], symmetric=symmetric) for name in names}
+    for op in graph.operators:
+        if isinstance(op, Activate) and op.function == "sigmoid" and op.name in tensors:
+            tensors[op.name] = SIGMOID if not symmetric else tensors[op.name]
     normalise = graph.operators[0]
-    assert isinstance(normalise, Normalise)
-    tensors[normalise.name] = image_affine(normalise)
-    for op in graph.weighted():
-        bias = op.bias.astype(np.float64)
-        if op.input == normalise.name:
-            bias = bias + _zero_point_rest(normalise, op)
-        layers[op.name] = _quantize_weights(op, bias, tensors[op.input])
-        if isinstance(op, Convolution):
-            _check_clips(op, tensors[op.name])
+    rest: Mapping[str, Float64Array] = {}
+    if isinstance(normalise, Normalise) and normalise.name in names and not symmetric:
+        tensors[normalise.name] = _image_affine(normalise)
+        rest = _zero_point_rest(graph, normalise, tensors[normalise.name])
+    layers = {
+        op.name: _quantize_weights(
+            op, op.bias.astype(np.float64) + rest.get(op.name, 0.0), tensors[op.input]
+        )
+        for op in graph.weighted()
+        if op.name not in float_layers
+    }
     return QuantizedGraph(graph=graph, tensors=tensors, layers=layers)
 
 
-def image_affine(normalise: Normalise) -> Affine:
+def with_integer_normaliser(graph: Graph) -> Graph:
+    """Return `graph` with the normalisation as a layer of weights, if no one affine can be it.
+
+    With one mean and deviation for all channels the image's own bytes are the normalised tensor.
+    Otherwise no zero point makes the padding right, so a 1 x 1 depthwise layer normalises.
+    """
+    normalise, *others = graph.operators
+    assert isinstance(normalise, Normalise)
+    if not (np.ptp(normalise.mean) or np.ptp(normalise.std)):
+        return graph
+    channels = len(normalise.mean)
+    gain = 1 / normalise.std.astype(np.float64)
+    raw = replace(
+        normalise,
+        name=f"{NORMALISER}.bytes",
+        mean=np.zeros_like(normalise.mean),
+        std=np.ones_like(normalise.std),
+    )
+    layer = Convolution(
+        name=normalise.name,
+        input=raw.name,
+        weight=gain.astype(np.float32).reshape(channels, 1, 1, 1),
+        bias=(-normalise.mean * gain).astype(np.float32),
+        stride=(1, 1),
+        pad=(0, 0, 0, 0),
+        groups=channels,
+        activation=None,
+    )
+    shape = graph.shapes[IMAGE]
+    operators = (raw, layer, *others)
+    return replace(
+        graph, operators=operators, shapes=infer_shapes(operators, (shape[0], shape[1], shape[2]))
+    )
+
+
+def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> tuple[str, ...]:
+    """Return the tensors that something computing in int8 makes or reads.
+
+    An operator without weights is in float where all that it reads is made in float.
+    """
+    in_float = set(float_layers)
+    for op in graph.operators:
+        if not isinstance(op, Weighted | Normalise) and in_float.issuperset(inputs_of(op)):
+            in_float.add(op.name)
+    read = {name for op in graph.operators if op.name not in in_float for name in inputs_of(op)}
+    made = {op.name for op in graph.operators} - in_float
+    return tuple(
+        op.name
+        for op in graph.operators
+        if op.name in read or (op.name in made and not isinstance(op, Normalise))
+    )
+
+
+def _needed(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """Return `ranges` without what no reader of a tensor can tell apart."""
+    readers: dict[str, list[Operator]] = {}
+    for op in graph.operators:
+        for name in inputs_of(op):
+            readers.setdefault(name, []).append(op)
+    needed = dict(ranges)
+    for name, (low, high) in ranges.items():
+        functions = {
+            reader.function if isinstance(reader, Activate) else None
+            for reader in readers.get(name, [None])
+        }
+        if functions == {"hard_swish"}:  # it is 0 below -3
+            needed[name] = max(low, -3.0), high
+        elif functions == {"sigmoid"}:  # the last step of its output is at 5.5
+            needed[name] = max(low, -8.0), min(high, 8.0)
+    return needed
+
+
+def _shared(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
+    """Return `ranges` in which operators that pass bytes on have one range on all sides."""
+    shared = dict(ranges)
+    for op in graph.operators:
+        if isinstance(op, KEEPS_BYTES) and not isinstance(op, Concatenate):
+            shared[op.name] = shared[op.input]
+    for op in reversed(graph.operators):
+        if isinstance(op, KEEPS_BYTES):
+            names = (op.name, *inputs_of(op))
+            low = min(shared[name][0] for name in names)
+            high = max(shared[name][1] for name in names)
+            shared.update(dict.fromkeys(names, (low, high)))
+    for op in graph.operators:  # what a concatenation widened, widens what else reads it
+        if isinstance(op, KEEPS_BYTES):
+            shared[op.name] = shared[inputs_of(op)[0]]
+    return shared
+
+
+def _affine(low: float, high: float, *, symmetric: bool) -> Affine:
+    """Return the affine that covers a range and holds zero exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    steps = 2 * WEIGHT_STEPS if symmetric else STEPS
+    scale = float(np.float32(max((high - low) / steps, LEAST_SCALE))) if high > low else 1.0
+    zero_point = 128 if symmetric else int(np.clip(round(-low / scale), 0, STEPS))
+    return Affine(scale=scale, zero_point=zero_point)
+
+
+def _image_affine(normalise: Normalise) -> Affine:
     """Return the affine under which the image's own bytes are the normalised tensor."""
-    if np.ptp(normalise.mean) or np.ptp(normalise.std):
-        raise ConversionFailed(
-            "INT8 needs one mean and one deviation for all channels, not "
-            f"{normalise.mean.tolist()} and {normalise.std.tolist()}; "
-            "convert with --precision float32"
-        )
+    assert not (np.ptp(normalise.mean) or np.ptp(normalise.std))
     # Halves round up: the mean of 127.5 in Google's checkpoints becomes 128.
     zero_point = int(np.floor(float(normalise.mean[0]) + 0.5))
     return Affine(scale=float(np.float32(1 / float(normalise.std[0]))), zero_point=zero_point)
 
 
-def _zero_point_rest(normalise: Normalise, op: Weighted) -> Float64Array:
-    """Return what the image's whole zero point rounds away, as a bias (out,)."""
-    rest = (image_affine(normalise).zero_point - normalise.mean[0]) / normalise.std[0]
-    total: Float64Array = (
-        op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
-    )
-    return total
-
-
-def affine(seen: ChannelStatistics) -> Affine:
-    """Return the affine that covers a tensor's range and holds zero exactly."""
-    low, high = min(float(seen.low.min()), 0.0), max(float(seen.high.max()), 0.0)
-    scale = float(np.float32(max((high - low) / STEPS, LEAST_SCALE))) if high > low else 1.0
-    return Affine(scale=scale, zero_point=int(np.clip(round(-low / scale), 0, STEPS)))
+def _zero_point_rest(
+    graph: Graph, normalise: Normalise, affine: Affine
+) -> Mapping[str, Float64Array]:
+    """Return what the image's whole zero point rounds away, as a bias (out,) for each reader."""
+    rest = (affine.zero_point - float(normalise.mean[0])) / float(normalise.std[0])
+    return {
+        op.name: op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
+        for op in graph.weighted()
+        if op.input == normalise.name
+    }
 
 
 def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> QuantizedWeights:
@@ -94,11 +215,8 @@ def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> Quant
     )
 
 
-def _check_clips(op: Convolution, affine: Affine) -> None:
-    """An INT8 layer has no activation of its own: its output's affine must not reach beyond it."""
-    low, high = ACTIVATION_RANGES[op.activation]
-    reach_low = -affine.scale * affine.zero_point
-    reach_high = affine.scale * (STEPS - affine.zero_point)
-    beyond_low = low is not None and reach_low < low
-    beyond_high = high is not None and reach_high > high * (1 + 1e-6)
-    assert not (beyond_low or beyond_high), f"{op.name}: {affine} passes {op.activation}"
+def float_operators(quantized: QuantizedGraph) -> tuple[str, ...]:
+    """Return the names of the layers with weights that compute in float."""
+    return tuple(op.name for op in quantized.graph.weighted() if op.name not in quantized.layers)
+
+

@@ -25,6 +25,7 @@ class ChannelStatistics:
     low: Float64Array
     high: Float64Array
     mean: Float64Array
+    mean_square: Float64Array
 
 
 def collect(
@@ -35,31 +36,47 @@ def collect(
     One image at a time: memory does not grow with their number. Raises `ConversionFailed` naming
     the first tensor that is not finite.
     """
-    lows: dict[str, Tensor] = {}
-    highs: dict[str, Tensor] = {}
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, _Sums] = {}
 
     def watch(name: str, x: Tensor) -> None:
         flat = x.flatten(2) if x.ndim > 2 else x[..., None]
-        low, high = flat.amin((0, 2)), flat.amax((0, 2))
-        mean = flat.double().mean((0, 2))
-        lows[name] = torch.minimum(lows.get(name, low), low)
-        highs[name] = torch.maximum(highs.get(name, high), high)
-        sums[name] = sums[name] + mean if name in sums else mean
+        sums.setdefault(name, _Sums()).add(flat)
 
     for image in images:
         execute(graph, torch.from_numpy(image), watch)
         on_image()
     for name, total in sums.items():
-        if not torch.isfinite(total).all():
+        if not torch.isfinite(total.mean).all():
             raise ConversionFailed(
                 f"tensor {name} is not finite on the calibration images; check the weights"
             )
-    return {
-        name: ChannelStatistics(
-            low=lows[name].double().numpy(),
-            high=highs[name].double().numpy(),
-            mean=(total / len(images)).numpy(),
+    return {name: total.statistics(len(images)) for name, total in sums.items()}
+
+
+class _Sums:
+    """One tensor's running extremes and means; each is (channels,)."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self) -> None:
+        self.mean = torch.zeros(1, dtype=torch.float64)
+        self.mean_square = torch.zeros(1, dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """Take in one image's tensor, (1, channels, positions)."""
+        low, high = x.amin((0, 2)), x.amax((0, 2))
+        first = not hasattr(self, "low")
+        self.low = low if first else torch.minimum(self.low, low)
+        self.high = high if first else torch.maximum(self.high, high)
+        self.mean = self.mean + x.mean((0, 2), dtype=torch.float64)
+        self.mean_square = self.mean_square + x.square().mean((0, 2), dtype=torch.float64)
+
+    def statistics(self, images: int) -> ChannelStatistics:
+        """Return what was seen of `images` images."""
+        return ChannelStatistics(
+            low=self.low.double().numpy(),
+            high=self.high.double().numpy(),
+            mean=(self.mean / images).numpy(),
+            mean_square=(self.mean_square / images).numpy(),
         )
-        for name, total in sums.items()
-    }

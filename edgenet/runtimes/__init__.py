@@ -1,8 +1,8 @@
 """The runtimes: one module each, its name is the runtime's name.
 
-A module offers `load(path, *, threads) -> Session` and imports its package on first use. To load a
-new runtime, add a module here; to write artefacts for it, add a row to `WRITERS` in
-`edgenet/convert/pipeline.py`.
+A module offers `load(path, *, threads)` and `operators(path, *, threads)`, and imports its package
+on first use. To load a new runtime, add a module here; to write artefacts for it, add a row to
+`WRITERS` in `edgenet/convert/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,19 @@ class Session(Protocol):
         """Release the model; may be called twice."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatorReport:
+    """One operator of a loaded model, as the runtime itself reports it."""
+
+    name: str
+    """What the runtime calls it after its own fusing; it begins with the layer's name if it can."""
+    kind: str
+    """The runtime's word for the operator, such as QLinearConv, Convolution or CONV_2D."""
+    precision: str
+    """The type that it computes on, that of its first input: `int8` for any 8-bit integers,
+    `float32`, `float16`, `bfloat16`, or the runtime's own word for another."""
+
+
 def names() -> tuple[str, ...]:
     """Return the runtimes that this edgenet knows, installed or not."""
     return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name != "torch")
@@ -51,11 +65,23 @@ def load(runtime: str, path: Path, *, threads: int = 1) -> Session:
     Raises `UsageError` for an unknown runtime, `MissingExtra` when its package is not installed,
     `RuntimeRefused` when it cannot load the file.
     """
+    session: Session = _module(runtime).load(path, threads=threads)
+    return session
+
+
+def operators(runtime: str, path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
+    """Return the operators that run when `runtime` computes the artefact at `path`, in order.
+
+    Raises what `load` raises.
+    """
+    report: tuple[OperatorReport, ...] = _module(runtime).operators(path, threads=threads)
+    return report
+
+
+def _module(runtime: str) -> Any:
     if runtime not in names():
         raise UsageError(f"unknown runtime {runtime!r}: choose from {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{runtime}")
-    session: Session = module.load(path, threads=threads)
-    return session
+    return importlib.import_module(f"{__name__}.{runtime}")
 
 
 def check_image(image: UInt8Array, shape: tuple[int, ...]) -> None:

@@ -15,14 +15,44 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import MissingExtra, RuntimeRefused
-from edgenet.runtimes import Float32Array, UInt8Array, check_image
+from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
 
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 """Distributions by the package that they install, the preferred first."""
 
 
+DELEGATE = "DELEGATE"
+"""The operator that stands for those which XNNPACK took over."""
+
+
 def load(path: Path, *, threads: int) -> LiteRtSession:
     """Return a session on the .tflite file at `path`."""
+    return LiteRtSession(*_interpreter(path, threads))
+
+
+def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
+    """Return what runs, in order, as the interpreter reports it.
+
+    XNNPACK tells nobody how it fuses what it takes over. Its operators are listed as the file has
+    them, marked as its own, with the types of the tensors between them.
+    """
+    interpreter, _ = _interpreter(path, threads)
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    nodes = interpreter._get_ops_details()
+    delegated = _delegated(nodes)
+    return tuple(
+        OperatorReport(
+            name=tensors[int(node["outputs"][0])]["name"],
+            kind=f"{node['op_name']} (XNNPACK)" if node["index"] in delegated else node["op_name"],
+            precision=_precision(tensors[int(node["inputs"][0])]["dtype"]),
+        )
+        for node in nodes
+        if node["op_name"] != DELEGATE
+    )
+
+
+def _interpreter(path: Path, threads: int) -> tuple[Any, str]:
+    """Return an interpreter with its tensors allocated, and its package with the version."""
     for package, distribution in PACKAGES.items():
         try:
             module = importlib.import_module(f"{package}.interpreter")
@@ -33,7 +63,7 @@ def load(path: Path, *, threads: int) -> LiteRtSession:
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise RuntimeRefused(f"{path}: {distribution} cannot load it ({error})") from error
-        return LiteRtSession(interpreter, f"{distribution} {version(distribution)}")
+        return interpreter, f"{distribution} {version(distribution)}"
     raise MissingExtra(" or ".join(PACKAGES.values()), "litert")
 
 
@@ -64,15 +94,35 @@ class LiteRtSession:
 
 
 def _output_names(interpreter: Any) -> dict[str, int]:
-    """Return output tensor indices by name; a tensor's own name may carry a scope or suffix."""
-    return {
-        detail["name"].rpartition("/")[2].partition(":")[0]: detail["index"]
-        for detail in interpreter.get_output_details()
-    }
+    """Return output tensor indices by name."""
+    return {_bare(detail["name"]): detail["index"] for detail in interpreter.get_output_details()}
+
+
+def _bare(name: str) -> str:
+    """Return a tensor's name without the scope and suffix that other converters add."""
+    return name.rpartition("/")[2].partition(":")[0]
 
 
 def _kernels(interpreter: Any) -> str:
     """Return which kernels run: delegates show up among the operators of the loaded graph."""
     operators = {op["op_name"] for op in interpreter._get_ops_details()}
-    delegated = "DELEGATE" in operators
-    return "XNNPACK" if delegated else "built-in kernels"
+    return "XNNPACK" if DELEGATE in operators else "built-in kernels"
+
+
+def _delegated(nodes: list[Any]) -> set[int]:
+    """Return the indices of what delegates compute: all between their inputs and their outputs."""
+    delegates = [node for node in nodes if node["op_name"] == DELEGATE]
+    others = [node for node in nodes if node["op_name"] != DELEGATE]
+    given = {int(tensor) for node in delegates for tensor in node["inputs"]}
+    wanted = {int(tensor) for node in delegates for tensor in node["outputs"]}
+    found: set[int] = set()
+    for node in reversed(others):  # in order of execution, so makers come before users
+        if any(int(tensor) in wanted for tensor in node["outputs"]):
+            found.add(node["index"])
+            wanted.update({int(tensor) for tensor in node["inputs"]} - given)
+    return found
+
+
+def _precision(dtype: Any) -> str:
+    name = np.dtype(dtype).name
+    return "int8" if name == "uint8" else name

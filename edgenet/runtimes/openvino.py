@@ -1,48 +1,88 @@
-"""OpenVINO on the CPU, in the arithmetic that the artefact's name promises."""
+"""OpenVINO on the CPU, in the arithmetic that the artefact's name promises.
+
+Its 8-bit kernels add two products in 16 bits where the processor has no VNNI, and saturate: the
+same file then answers wrongly, and no capability list says so. A layer whose answer is known shows
+it, on any processor and under any emulator (docs/processors.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgenet.errors import MissingExtra, RuntimeRefused
-from edgenet.runtimes import Float32Array, UInt8Array, check_image
+from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
+
+Options = Mapping[str, str | int]
+
+LATENCY: Options = {
+    # Left alone, OpenVINO computes "float32" in bfloat16 where the processor has it: 20.8 dB.
+    "INFERENCE_PRECISION_HINT": "f32",
+    "NUM_STREAMS": 1,
+    "PERFORMANCE_HINT": "LATENCY",
+}
+IN_FLOAT: Options = {
+    # Quantised values, computed in float32: as right as int8, at the speed of float32. The first
+    # is known to the CPU plugin but in no documentation; hence it is tried before it is trusted.
+    "LP_TRANSFORMS_MODE": "NO",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+}
+CHANNELS = 64
+"""Of the layers whose answer is known; enough for the kernels that real layers get."""
+SKIPPED = ("Input", "Output", "Const")
+"""Layers of the compiled model that compute nothing."""
+PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 def load(path: Path, *, threads: int) -> OpenVinoSession:
-    """Return a session on the IR at `path` (.xml, its .bin beside it)."""
+    """Return a session on the IR at `path` (.xml, its .bin beside it).
+
+    Where the processor's 8-bit kernels saturate, a quantised model is computed in float32, and the
+    session's `device` says so; `RuntimeRefused` if this OpenVINO cannot.
+    """
     try:
         import openvino
     except ImportError as error:
         raise MissingExtra("openvino", "openvino") from error
-    options = {
-        # Left alone, OpenVINO computes "float32" in bfloat16 where the processor has it: 20.8 dB.
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    try:
-        compiled = openvino.Core().compile_model(str(path), "CPU", options)
-    except RuntimeError as error:
-        raise RuntimeRefused(f"{path}: OpenVINO cannot load it ({error})") from error
-    return OpenVinoSession(compiled, openvino.__version__)
+    compiled, in_float = _compile(path, threads)
+    return OpenVinoSession(compiled, openvino.__version__, in_float=in_float)
+
+
+def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
+    """Return what runs, in order, as the compiled model reports it.
+
+    The precision is that of an operator's first input: `runtimePrecision` gives that of the weights
+    for a layer which expands 8-bit weights and computes in float.
+    """
+    compiled, _ = _compile(path, threads)
+    nodes = [(node, node.get_rt_info()) for node in compiled.get_runtime_model().get_ordered_ops()]
+    return tuple(
+        OperatorReport(
+            name=_text(info, "originalLayersNames").rpartition(",")[2] or node.get_friendly_name(),
+            kind=_text(info, "layerType"),
+            precision=_precision(node.input(0).get_element_type().get_type_name()),
+        )
+        for node, info in nodes
+        if _text(info, "layerType") not in SKIPPED
+    )
 
 
 class OpenVinoSession:
     """A model in OpenVINO."""
 
-    def __init__(self, compiled: Any, version: str) -> None:
+    def __init__(self, compiled: Any, version: str, *, in_float: bool) -> None:
         self._request = compiled.create_infer_request()
         self._shape = tuple(compiled.input(0).shape)
         self._outputs = tuple(output.get_any_name() for output in compiled.outputs)
         self.version = f"openvino {version.partition('-')[0]}"
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.device = f"{devices} (floats in {precision})"
+        int8 = "; int8 in f32, as this processor's 8-bit kernels saturate" if in_float else ""
+        self.device = f"{devices} (floats in {precision}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
         """Return `logits` (1, classes) for (1, H, W, 3) uint8 RGB."""
@@ -53,3 +93,79 @@ class OpenVinoSession:
     def close(self) -> None:
         """Release the model."""
         self._request = None
+
+
+def _compile(path: Path, threads: int) -> tuple[Any, bool]:
+    """Return the compiled model, and whether its int8 part computes in float32."""
+    import openvino
+
+    core = openvino.Core()
+    options = {**LATENCY, "INFERENCE_NUM_THREADS": threads}
+    try:
+        model = core.read_model(str(path))
+        in_float = _is_quantized(model) and not _adds_up()
+        if in_float and not _adds_up(in_float=True):
+            raise RuntimeRefused(
+                f"{path}: OpenVINO's 8-bit kernels saturate on this processor (no VNNI) and it "
+                "cannot compute int8 in float; use the int8 artefact of onnxruntime or litert, or "
+                "--precision float32"
+            )
+        compiled = core.compile_model(model, "CPU", {**options, **(IN_FLOAT if in_float else {})})
+    except RuntimeError as error:
+        raise RuntimeRefused(f"{path}: OpenVINO cannot load it ({error})") from error
+    return compiled, in_float
+
+
+def _is_quantized(model: Any) -> bool:
+    """Tell whether OpenVINO would compute in int8: it goes by this operator itself."""
+    return any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
+
+
+@cache
+def _adds_up(*, in_float: bool = False) -> bool:
+    """Tell whether an int8 convolution and an int8 product of the largest bytes come out right.
+
+    In 16 bits, 255 * 127 + 255 * 127 is cut at 32,767. False as well if the options are unknown.
+    """
+    import openvino
+
+    options = {**LATENCY, **(IN_FLOAT if in_float else {})}
+    try:
+        compiled = openvino.Core().compile_model(_extreme_model(), "CPU", options)
+    except RuntimeError:
+        if in_float:
+            return False
+        raise
+    answers = compiled(np.full((1, CHANNELS, 1, 1), 255, np.float32)).values()
+    return all(bool(np.all(answer == 255 * 127)) for answer in answers)
+
+
+def _extreme_model() -> Any:
+    """Return a network of two int8 layers, a 1x1 convolution and a product with a matrix."""
+    import openvino
+    from openvino import opset13 as opset
+
+    low, high = np.float32(0), np.float32(255)
+    image = opset.parameter([1, CHANNELS, 1, 1], np.float32)
+    levels = opset.fake_quantize(image, low, high, low, high, 256)
+    vector = opset.reshape(levels, np.array([1, CHANNELS]), False)
+    convolved = opset.convolution(levels, _weight(1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
+    product = opset.matmul(vector, _weight(), False, True)
+    return openvino.Model([opset.result(convolved), opset.result(product)], [image])
+
+
+def _weight(*kernel: int) -> Any:
+    """Return int8 weights of 127 and a scale for each channel, without which it would be float."""
+    from openvino import opset13 as opset
+
+    values = opset.constant(np.full((CHANNELS, CHANNELS, *kernel), 127, np.int8))
+    scale = np.full((CHANNELS, 1, *kernel), 1 / CHANNELS, np.float32)
+    return opset.multiply(opset.convert(values, "f32"), scale)
+
+
+def _text(info: Any, key: str) -> str:
+    return str(info[key].astype(str)) if key in info else ""
+
+
+def _precision(element_type: str) -> str:
+    return PRECISIONS.get(element_type, element_type)

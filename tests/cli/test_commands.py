@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_commands():
-    assert COMMANDS == ["summary", "convert", "classify", "inspect", "evaluate"]
+    assert COMMANDS == ["summary", "convert", "classify", "inspect", "evaluate", "verify"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,6 +1,7 @@
 """Evaluation of a real bundle on real pictures."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from edgenet.data.sample import Dataset
 from edgenet.errors import BadData
 from edgenet.measure.evaluate import evaluate
 from edgenet.models.weights import Choices, load_reference
+from edgenet.preprocess import pixels_sha256
 
 TEN = tuple(f"class {index}" for index in range(10))
 
@@ -70,6 +72,16 @@ def test_a_label_outside_the_bundle(small_bundle):
 def test_a_data_set_of_another_network(small_bundle):
     with pytest.raises(BadData, match="1001 classes and this bundle 10"):
         evaluate(small_bundle, photographs.labelled(), small_bundle.artifacts)
+
+
+def test_no_picture_is_calibrated_and_judged_on(small_bundle):
+    dataset = fashion_mnist.test_set().draw(20, seed=0)
+    shared = tuple(pixels_sha256(sample.read()) for sample in dataset.samples[7:9])
+    calibration = replace(small_bundle.calibration, images=("0" * 64, *shared))
+    bundle = replace(small_bundle, root=Path("nowhere"), calibration=calibration)  # nothing loads
+    first = dataset.samples[7].name
+    with pytest.raises(BadData, match=f"2 of 20 evaluation images .* the first is {first};"):
+        evaluate(bundle, dataset, bundle.artifacts)
 
 
 def test_random_weights_have_no_accuracy(make_bundle):

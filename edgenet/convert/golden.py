@@ -1,0 +1,180 @@
+"""Write golden vectors: choose pictures, show them to every artefact, state the tolerances.
+
+Host side. The logits are what each artefact answers here, through the same path from the JPEG file
+that `edgenet verify` takes; nothing in them comes from the reference. Of a runtime that is not
+installed nothing is written, and `verify` says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgenet import runtimes
+from edgenet.bundle import Artifact, GoldenFiles, Precision, Quantization
+from edgenet.errors import MissingExtra
+from edgenet.golden import FOLDER, LOGITS, SCHEMA_VERSION, TABLE, Tolerance, prepare_pictures
+from edgenet.preprocess import Preprocessing, UInt8Array, pixels_sha256, resize
+from edgenet.runtimes import Float32Array
+
+PICTURES = 4
+"""How many travel: enough to move most weights' output, and few kilobytes."""
+
+LONGEST_SIDE = 640
+"""Pixels; a camera's full picture would outweigh the artefacts."""
+
+JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 95),
+    # Chroma at full size: how a decoder interpolates it is the one step that decoders differ in.
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+
+FLOAT_TOLERANCE = {Precision.FLOAT32: 1e-4, Precision.FLOAT16: 2.0**-11}
+"""Of the largest logit. Runtimes that sum in different orders differ by 1e-6 of it (measured); the
+flipped sign of a layer's largest weight moves it by 6e-4 and more."""
+
+ROUNDING_STEPS = {"openvino": 3.0}
+"""Output steps that a runtime may differ from itself in INT8 on another processor; 0 if not named.
+
+OpenVINO keeps floats between its integer layers and rounds them as the processor's kernels do:
+2 steps from the exact arithmetic of the others over 128 photographs. A processor whose int8
+products saturate is 31 off, and must fail."""
+
+FLOAT_LAYER_STEPS = 2.0
+"""Output steps that layers left in float may move an int8 model by tipping a rounding."""
+
+
+def choose_pictures(logits: Float32Array, count: int = PICTURES) -> tuple[int, ...]:
+    """Return which of the reference's (n, classes) logits belong to pictures fit to travel.
+
+    Their best class leads by no less than the median picture's, so that no rounding on another
+    processor turns it; one of each class first, in the set's order.
+    """
+    if logits.shape[1] < 2:
+        return tuple(range(min(count, len(logits))))
+    second, first = np.partition(logits, -2, axis=1)[:, -2:].T
+    clear = np.flatnonzero(first - second >= np.median(first - second))
+    best = logits.argmax(axis=1)
+    firsts = [index for index in clear if index == clear[best[clear] == best[index]][0]]
+    others = [index for index in clear if index not in firsts]
+    return tuple(sorted(int(index) for index in [*firsts, *others][:count]))
+
+
+def write_golden(
+    folder: Path,
+    pictures: Sequence[tuple[str, UInt8Array]],
+    preprocessing: Preprocessing,
+    artifacts: Sequence[Artifact],
+    *,
+    quantizations: Sequence[Quantization] = (),
+    output_steps: Mapping[str, float] | None = None,
+    threads: int = 1,
+    on_artifact: Callable[[], None] = lambda: None,
+) -> GoldenFiles | None:
+    """Write `golden/` into a bundle's folder and return its files; None if no runtime is installed.
+
+    `pictures` are names and upright (H, W, 3) uint8 RGB. `output_steps` holds the scale of the
+    8-bit logits of each quantised model by its name; of one whose logits stay in float, what that
+    scale would be. Raises `RuntimeRefused` for an artefact that does not load.
+    """
+    (folder / FOLDER).mkdir()
+    files = [
+        _write_picture(folder, f"{FOLDER}/{number}.jpg", pixels, preprocessing)
+        for number, (_, pixels) in enumerate(pictures)
+    ]
+    inputs = prepare_pictures(folder, files, preprocessing)
+    forms = {quantization.name: quantization for quantization in quantizations}
+    rows: list[dict[str, Any]] = []
+    answers: list[Float32Array] = []
+    for artifact in artifacts:
+        try:
+            session = runtimes.load(artifact.runtime, folder / artifact.files[0], threads=threads)
+        except MissingExtra:
+            continue
+        with closing(session):
+            logits = np.stack([session.run(image)["logits"][0] for image in inputs])
+        form = artifact.quantization
+        bound = tolerance(
+            artifact,
+            logits,
+            form=forms.get(form or ""),
+            output_step=(output_steps or {}).get(form or ""),
+        )
+        rows.append(
+            {
+                "artifact": artifact.label,
+                "sha256": artifact.sha256,
+                "tolerance": {"largest": bound.largest, "reason": bound.reason},
+                "host": {"device": session.device, "version": session.version},
+            }
+        )
+        answers.append(logits)
+        on_artifact()
+    if not rows:
+        return None
+    table = {
+        "schema_version": SCHEMA_VERSION,
+        "images": [
+            {"file": file, "prepared_sha256": pixels_sha256(image), "made_of": name}
+            for file, image, (name, _) in zip(files, inputs, pictures, strict=True)
+        ],
+        "artifacts": rows,
+    }
+    (folder / TABLE).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack(answers).astype("<f4"), allow_pickle=False)
+    (folder / LOGITS).write_bytes(buffer.getvalue())
+    return GoldenFiles(file=TABLE, logits=LOGITS, images=tuple(files))
+
+
+def tolerance(
+    artifact: Artifact,
+    logits: Float32Array,
+    *,
+    form: Quantization | None,
+    output_step: float | None,
+) -> Tolerance:
+    """Return how far an artefact with these (pictures, classes) logits may be off elsewhere.
+
+    `form` is the quantised model that it encodes, with `output_step` the scale of its logits; None
+    for a float artefact. Raises `ValueError` for an int8 artefact without the one it needs.
+    """
+    share = FLOAT_TOLERANCE.get(artifact.precision)
+    if share is not None:
+        largest = share * float(np.abs(logits).max())
+        return Tolerance(largest=largest, reason=f"{share:.2g} of the largest logit")
+    if form is None:
+        raise ValueError(f"{artifact.label}: its quantised model is not named")
+    steps = max(
+        ROUNDING_STEPS.get(artifact.runtime, 0.0), FLOAT_LAYER_STEPS if form.float_layers else 0.0
+    )
+    if not steps:
+        return Tolerance(largest=0.0, reason="integers throughout: the same bits")
+    if output_step is None:
+        raise ValueError(f"{artifact.label}: the scale of its logits is not given")
+    # A hair more than whole steps: logits are multiples of a float32 scale.
+    return Tolerance(
+        largest=steps * output_step * (1 + 1e-5), reason=f"{steps:g} steps of {output_step:.3g}"
+    )
+
+
+def _write_picture(
+    folder: Path, file: str, pixels: UInt8Array, preprocessing: Preprocessing
+) -> str:
+    """Write one picture as JPEG, no larger than it need be, and return its path in the bundle."""
+    longest = max(pixels.shape[:2])
+    # A crop is in the picture's own pixels, which therefore must stay.
+    if longest > LONGEST_SIDE and preprocessing.crop is None:
+        height, width = (max(1, round(side * LONGEST_SIDE / longest)) for side in pixels.shape[:2])
+        pixels = resize(pixels, (width, height))
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), JPEG)
+    assert done, "OpenCV encodes any 8-bit colour picture as JPEG"
+    (folder / file).write_bytes(data.tobytes())
+    return file

@@ -1,0 +1,192 @@
+"""Verification: does every artefact of a bundle answer here as it did on the host?
+
+The golden pictures go the whole way, from the JPEG file through the preprocessing to the logits.
+Needs no labels and no reference; what the answers are worth is `evaluate`'s question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgenet import runtimes
+from edgenet.bundle import Artifact, Bundle
+from edgenet.errors import BrokenBundle, MissingExtra, RuntimeRefused
+from edgenet.golden import Expected, GoldenVectors, Tolerance, prepare_pictures, read_golden
+from edgenet.measure.accuracy import Proportion
+from edgenet.preprocess import UInt8Array, pixels_sha256
+from edgenet.runtimes import Float32Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenPicture:
+    """One golden picture as this machine prepared it."""
+
+    file: str
+    same_pixels: bool
+    """Whether the network sees the same bytes as on the host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One artefact here against itself on the host."""
+
+    artifact: Artifact
+    tolerance: Tolerance
+    device: str | None
+    """None, as the version, the top-1 and the difference, where it did not load."""
+    version: str | None
+    top1: Proportion | None
+    """Pictures with the host's best class."""
+    max_difference: float | None
+    """Largest absolute difference of a logit; None where no number can tell."""
+    failure: str | None
+    """What is wrong; None when it holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The artefacts of one bundle on this machine."""
+
+    pictures: tuple[GoldenPicture, ...]
+    verdicts: tuple[Verdict, ...]
+    not_run: tuple[tuple[Artifact, str], ...]
+    """Artefacts that could not be held against the host, each with the reason."""
+
+    @property
+    def other_pixels(self) -> tuple[str, ...]:
+        """Return the pictures of which this machine's preprocessing makes other pixels."""
+        return tuple(picture.file for picture in self.pictures if not picture.same_pixels)
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """Return the artefacts that do not answer as on the host."""
+        return tuple(verdict for verdict in self.verdicts if verdict.failure is not None)
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the pixels and every artefact that ran are as on the host."""
+        return not self.other_pixels and not self.failed
+
+
+def verify(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    *,
+    required: Collection[str] = (),
+    threads: int = 1,
+    on_artifact: Callable[[], None] = lambda: None,
+) -> Verification:
+    """Return how `artifacts` answer the golden pictures, one loaded at a time.
+
+    Raises `BrokenBundle` when the bundle has no golden vectors, or none of an artefact whose
+    runtime is `required`; `MissingExtra` when such a runtime, or every runtime, is not installed.
+    """
+    golden = read_golden(bundle)
+    images = prepare_pictures(bundle.root, golden.files, bundle.preprocessing)
+    verdicts: list[Verdict] = []
+    not_run: list[tuple[Artifact, str]] = []
+    missing: MissingExtra | BrokenBundle | None = None
+    for artifact in artifacts:
+        try:
+            expected = _expected(bundle, golden, artifact)
+            verdicts.append(_judge(bundle, artifact, expected, images, threads))
+        except (MissingExtra, BrokenBundle) as error:
+            if artifact.asked_for_as in required:
+                raise
+            not_run.append((artifact, str(error)))
+            missing = missing or error
+        on_artifact()
+    if not verdicts and missing is not None:
+        raise missing
+    return Verification(
+        pictures=tuple(
+            GoldenPicture(file=file, same_pixels=pixels_sha256(image) == sha256)
+            for file, image, sha256 in zip(
+                golden.files, images, golden.prepared_sha256, strict=True
+            )
+        ),
+        verdicts=tuple(verdicts),
+        not_run=tuple(not_run),
+    )
+
+
+def _expected(bundle: Bundle, golden: GoldenVectors, artifact: Artifact) -> Expected:
+    try:
+        return golden.expected[artifact.label]
+    except KeyError:
+        raise BrokenBundle(
+            f"{bundle.root}: has no golden vectors of {artifact.label}; convert again where its "
+            "runtime is installed"
+        ) from None
+
+
+def _judge(
+    bundle: Bundle,
+    artifact: Artifact,
+    expected: Expected,
+    images: Sequence[UInt8Array],
+    threads: int,
+) -> Verdict:
+    """Run one artefact; one that its runtime refuses fails, one without a runtime raises."""
+    try:
+        session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
+        with closing(session):
+            found = np.stack([session.run(image)["logits"][0] for image in images])
+    except (RuntimeRefused, ValueError) as error:  # ValueError: it takes other images
+        return Verdict(
+            artifact=artifact,
+            tolerance=expected.tolerance,
+            device=None,
+            version=None,
+            top1=None,
+            max_difference=None,
+            failure=str(error),
+        )
+    return compare(artifact, expected, found, device=session.device, version=session.version)
+
+
+def compare(
+    artifact: Artifact, expected: Expected, found: Float32Array, *, device: str, version: str
+) -> Verdict:
+    """Return the verdict on (pictures, classes) logits found here."""
+    top1 = worst = None
+    if found.shape == expected.logits.shape:
+        right = int((found.argmax(axis=1) == expected.logits.argmax(axis=1)).sum())
+        top1 = Proportion(right=right, n=len(found))
+        difference = float(np.abs(found.astype(np.float64) - expected.logits).max())
+        worst = difference if np.isfinite(difference) else None
+    return Verdict(
+        artifact=artifact,
+        tolerance=expected.tolerance,
+        device=device,
+        version=version,
+        top1=top1,
+        max_difference=worst,
+        failure=_failure(artifact, expected, found, top1, worst),
+    )
+
+
+def _failure(
+    artifact: Artifact,
+    expected: Expected,
+    found: Float32Array,
+    top1: Proportion | None,
+    worst: float | None,
+) -> str | None:
+    """Return what is wrong with an artefact's logits, the plainest first."""
+    if top1 is None:
+        return f"gives logits of shape {found.shape}, the host's were {expected.logits.shape}"
+    if worst is None:
+        return "gives logits that are not finite"
+    limit = expected.tolerance
+    if worst > limit.largest:
+        return f"a logit differs by {worst:.3g}, allowed are {limit.largest:.3g} ({limit.reason})"
+    if top1.right < top1.n:
+        return f"another best class on {top1.n - top1.right} of {top1.n} pictures"
+    if artifact.sha256 != expected.sha256:
+        return "is not the file that the host ran, though it answers alike"
+    return None

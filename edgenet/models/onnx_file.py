@@ -1,0 +1,156 @@
+"""Other people's models: an image classifier in an ONNX file becomes a graph.
+
+The file takes normalised pixels; the graph takes bytes, as every graph here, and normalises them
+with the mean and deviation that the caller gives. A softmax at the end is left out: edgenet's
+output is logits. Needs the `convert` extra.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgenet.errors import BadWeights, UnsupportedOperator
+from edgenet.graph import IMAGE, Graph, Normalise, Weighted, infer_shapes
+from edgenet.models.onnx_lowering import NORMALISED, lower
+from edgenet.models.onnx_names import Names
+from edgenet.models.onnx_nodes import load_model, read_network
+from edgenet.preprocess import UInt8Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImportedModel:
+    """A graph and what the file says about itself."""
+
+    graph: Graph
+    """From bytes to logits; its first operator normalises."""
+    mean: tuple[float, ...]
+    """Per channel, in steps of the input byte: what makes the file's input from bytes."""
+    std: tuple[float, ...]
+    """Per channel, in steps of the input byte."""
+    input_name: str
+    input_dtype: Literal["float32", "uint8"]
+    layout: Literal["NCHW", "NHWC"]
+    """Of the file's input."""
+    resolution: int
+    """Height and width of the image, in pixels."""
+    classes: int
+    output_name: str
+    """The file's output that was chosen."""
+    logits_name: str
+    """The file's tensor that the graph makes: `output_name`, or what a final softmax reads."""
+    sha256: str
+    """Of the file; with external data, of the file and its data files one after the other."""
+    notes: tuple[str, ...]
+    """What was left out, for the user to read."""
+
+
+def import_onnx(
+    path: Path,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    resolution: int | None = None,
+) -> ImportedModel:
+    """Return the classifier in an ONNX file as a graph from bytes to logits.
+
+    `mean` and `std`, one number or three, in steps of the input byte, make the file's float input from RGB bytes; a file
+    that takes bytes needs mean 0 and std 1. `resolution` is needed only where the file leaves
+    height and width open. Raises `BadWeights` for a file that is damaged or is no image classifier,
+    `UnsupportedOperator` for what edgenet's graph cannot hold.
+    """
+    model, sha256 = load_model(path)
+    try:
+        network = read_network(model, resolution=resolution)
+        if network.input_dtype == "uint8" and (any(mean) or set(std) != {1}):
+            raise BadWeights(
+                f"input {network.input_name!r} takes bytes and normalises them itself; "
+                "give mean 0 and std 1"
+            )
+        normalise = Normalise(
+            name=NORMALISED,
+            input=IMAGE,
+            mean=_per_colour(mean),
+            std=_per_colour(std),
+        )
+        operators = lower(network, normalise)
+    except UnsupportedOperator as error:
+        raise UnsupportedOperator(f"{path}: {error}") from error
+    except BadWeights as error:
+        raise BadWeights(f"{path}: {error}") from error
+    for op in operators:
+        if isinstance(op, Weighted) and not (
+            np.isfinite(op.weight).all() and np.isfinite(op.bias).all()
+        ):
+            raise BadWeights(f"{path}: layer {op.name} has weights that are not finite")
+    size = network.resolution
+    shapes = infer_shapes(operators, (3, size, size))
+    left_out = f"{network.dropped} at the end is left out: the output is logits"
+    return ImportedModel(
+        graph=Graph(name=Names(()).unique(path.stem), operators=operators, shapes=shapes),
+        mean=mean,
+        std=std,
+        input_name=network.input_name,
+        input_dtype=network.input_dtype,
+        layout=network.layout,
+        resolution=size,
+        classes=shapes[operators[-1].name][0],
+        output_name=network.output_name,
+        logits_name=network.logits_name,
+        sha256=sha256,
+        notes=(left_out,) if network.dropped else (),
+    )
+
+
+def largest_difference(imported: ImportedModel, path: Path, images: UInt8Array) -> float:
+    """Return how far the graph's logits are from the file's in ONNX Runtime, at most.
+
+    Over images (N, H, W, 3) uint8; as a part of the largest logit. Both run in float32 on the host.
+    """
+    import torch
+
+    from edgenet.quantize.execute import execute
+
+    ours = execute(imported.graph, torch.from_numpy(images), lambda *_: None).numpy()
+    theirs = _run_file(imported, path, images)
+    largest = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
+    return float(np.abs(ours - theirs).max()) / largest
+
+
+def _run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDArray[np.float32]:
+    """Return the file's logits (N, classes) from ONNX Runtime."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    source: str | bytes = str(path)
+    if imported.logits_name != imported.output_name:
+        model, _ = load_model(path)
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(imported.logits_name, onnx.TensorProto.FLOAT, None)
+        )
+        source = model.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    batch = session.get_inputs()[0].shape[0]
+    copies = batch if isinstance(batch, int) else 1
+    mean, std = _per_colour(imported.mean), _per_colour(imported.std)
+    logits = []
+    for image in images:
+        pixels = image[None] if imported.input_dtype == "uint8" else (image[None] - mean) / std
+        turned = pixels if imported.layout == "NHWC" else pixels.transpose(0, 3, 1, 2)
+        fed = {imported.input_name: np.repeat(turned, copies, axis=0)}
+        logits.append(session.run([imported.logits_name], fed)[0][:1].reshape(1, -1))
+    return np.concatenate(logits, dtype=np.float32)
+
+
+def _per_colour(values: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Return (3,) float32."""
+    colours: npt.NDArray[np.float32] = np.empty(3, np.float32)
+    colours[:] = values
+    return colours

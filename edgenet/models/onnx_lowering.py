@@ -1,0 +1,941 @@
+"""From plain ONNX nodes to edgenet's operators, folding on the way.
+
+Every node becomes an operator, goes into the one before it (BatchNorm, constants and activations
+behind a layer that nobody else reads), or is a view: reshapes and turns move nothing until an
+operator needs the tensor as a map (C, H, W) or as a vector (C,). Patterns follow from that: x + 3,
+clipped to 0 ... 6, over 6, is a layer with the activation `unit`, and x times it is a hard-swish.
+Folding computes in float64. Knows nothing of files; needs numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgenet.graph import (
+    ACTIVATION_RANGES,
+    IMAGE,
+    LOGITS,
+    Activate,
+    Add,
+    Concatenate,
+    Convolution,
+    Flatten,
+    FullyConnected,
+    GlobalAveragePool,
+    Multiply,
+    Normalise,
+    Operator,
+    Pool,
+    is_depthwise,
+)
+from edgenet.models.onnx_names import Names
+from edgenet.models.onnx_nodes import Network, Node
+
+Float64Array = npt.NDArray[np.float64]
+Pad = tuple[int, int, int, int]
+"""(top, bottom, left, right)."""
+
+NO_PAD: Pad = (0, 0, 0, 0)
+NORMALISED = "normalised"
+UNBOUNDED = float(np.finfo(np.float32).max)
+"""Exporters write this, or half of nothing, where a Clip has no bound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """A tensor of the file: an operator's output, seen in some shape and order."""
+
+    operator: str
+    shape: tuple[int, ...]
+    """As the file sees it, batch and zeros around it included."""
+    channels_last: bool = False
+    """Whether the elements are in the order of (H, W, C) instead of (C, H, W)."""
+    pad: Pad = NO_PAD
+    """Zeros around the operator's output."""
+
+
+def lower(network: Network, normalise: Normalise) -> tuple[Operator, ...]:
+    """Return the operators from `normalise` to the logits.
+
+    Raises `UnsupportedOperator` naming the node that edgenet's operators cannot express.
+    """
+    return _Lowering(network, normalise).run()
+
+
+class _Lowering:
+    """The operators so far, by name, and what each tensor of the file is in terms of them."""
+
+    def __init__(self, network: Network, normalise: Normalise) -> None:
+        self.network = network
+        self.constants = network.constants
+        self.readers = network.readers()
+        self.names = Names((IMAGE, LOGITS, normalise.name))
+        self.operators: dict[str, Operator] = {normalise.name: normalise}
+        side = network.resolution
+        self.shapes: dict[str, tuple[int, ...]] = {normalise.name: (3, side, side)}
+        self.reads: dict[str, int] = {}
+        """How many nodes still read each operator's output."""
+        self.views: dict[str, _View] = {}
+        self.diagonal: set[str] = set()
+        """Fully connected layers that only scale and shift: they go into the next one."""
+        self.flattened: dict[str, str] = {}
+        image = network.input_name
+        self._bind(image, normalise.name, channels_last=network.layout == "NHWC")
+
+    def run(self) -> tuple[Operator, ...]:
+        """Lower every node, then see that what leaves is one vector."""
+        for node in self.network.nodes:
+            shape = self.network.shapes.get(node.output)
+            if shape is None or min(shape, default=1) < 1:
+                raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
+            handler = HANDLERS.get(node.kind)
+            if handler is None:
+                raise node.refuse(f"is not an operator that edgenet takes; it takes {TAKEN}")
+            handler(self, node)
+        last = self.network.nodes[-1]
+        output = self.views[self.network.output_tensor]
+        if math.prod(output.shape) != max(output.shape):
+            raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
+        name = self._vector(last, self.network.output_tensor)
+        assert name == next(reversed(self.operators))
+        return tuple(self.operators.values())
+
+    # What tensors are
+
+    def _bind(self, tensor: str, operator: str, *, channels_last: bool = False) -> None:
+        """Say that `operator` makes `tensor`, in its natural shape or with channels last."""
+        self._bind_view(
+            tensor,
+            _View(
+                operator=operator,
+                shape=_seen(self.shapes[operator], channels_last),
+                channels_last=channels_last,
+            ),
+        )
+
+    def _bind_view(self, tensor: str, view: _View) -> None:
+        self.views[tensor] = view
+        # An operator that was there before has been read once for this tensor.
+        before = self.reads.get(view.operator, 1) - 1
+        self.reads[view.operator] = before + self.readers[tensor]
+
+    def _is_shared(self, operator: str) -> bool:
+        """Tell whether others read an operator, so that nothing can be folded into it."""
+        return self.reads.get(operator, 1) > 1
+
+    def _rebind(self, node: Node, view: _View, operator: str) -> None:
+        """Say that `operator` makes the node's output, seen as `view` sees the node's input."""
+        self._bind_view(node.output, replace(view, operator=operator))
+
+    def _view(self, node: Node, tensor: str) -> _View:
+        if tensor not in self.views:
+            if tensor in self.constants:
+                raise node.refuse("reads a constant where edgenet takes a tensor of the image's")
+            raise node.refuse(f"reads {tensor!r}, a second output that edgenet does not make")
+        return self.views[tensor]
+
+    def _unpadded(self, node: Node, tensor: str) -> _View:
+        view = self._view(node, tensor)
+        if view.pad != NO_PAD:
+            raise node.refuse("follows a Pad; edgenet takes one before Conv, MaxPool, AveragePool")
+        return view
+
+    def _map(self, node: Node, tensor: str) -> _View:
+        """Return a view of a (C, H, W) operator, in the order in which the file sees it."""
+        view = self._view(node, tensor)
+        if len(self.shapes[view.operator]) == 1:
+            channels = self.shapes[view.operator][0]
+            fits = view.shape in ((1, channels, 1, 1), (1, 1, 1, channels))
+            if not fits or not self._to_map(view.operator):
+                raise node.refuse(f"reads {_times(view.shape)}, which is not channels x H x W")
+        shape = self.shapes[view.operator]
+        padded = (shape[0], *_grown(shape[1:], view.pad))
+        for channels_last in (False, True):
+            same_order = channels_last == view.channels_last or padded[1:] == (1, 1)
+            if same_order and view.shape == _seen(padded, channels_last):
+                return replace(view, channels_last=channels_last)
+        raise node.refuse(f"reads {_times(view.shape)}, a reshape of {_times(padded)}")
+
+    def _channels_first(self, node: Node, tensor: str) -> _View:
+        view = self._map(node, tensor)
+        if view.channels_last:
+            raise node.refuse(f"reads {_times(view.shape)} with channels last; edgenet takes NCHW")
+        return view
+
+    def _vector(self, node: Node, tensor: str) -> str:
+        """Return a (C,) operator that makes `tensor`."""
+        name, order = self._ordered_vector(node, tensor)
+        if order is not None:
+            raise node.refuse("reads a map flattened with channels last; edgenet takes NCHW")
+        return name
+
+    def _ordered_vector(self, node: Node, tensor: str) -> tuple[str, npt.NDArray[np.int64] | None]:
+        """Return a (C,) operator, and where each element that the file sees stands in it."""
+        view = self._unpadded(node, tensor)
+        name = view.operator
+        if max(view.shape) != math.prod(view.shape):
+            raise node.refuse(f"reads {_times(view.shape)} where edgenet takes batch x channels")
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return name, None
+        moved = view.channels_last and 1 not in (shape[0], shape[1] * shape[2])
+        order = np.arange(math.prod(shape)).reshape(shape).transpose(1, 2, 0).ravel()
+        if not self._to_vector(name):
+            name = self._flatten(name)
+        return name, order if moved else None
+
+    def _flatten(self, name: str) -> str:
+        if name not in self.flattened:
+            flat = self.names.unique(f"{name}.flatten")
+            self.operators[flat] = Flatten(name=flat, input=name)
+            self.shapes[flat] = (math.prod(self.shapes[name]),)
+            self.reads[flat] = self.reads[name]
+            self.flattened[name] = flat
+        return self.flattened[name]
+
+    def _to_vector(self, name: str) -> bool:
+        """Make an operator's (C, 1, 1) output (C,), if all that leads to it can; tell whether."""
+        op = self.operators[name]
+        changed: Operator
+        match op:
+            case GlobalAveragePool():
+                changed = replace(op, keep_map=False)
+            case Convolution(groups=1, pad=(0, 0, 0, 0)) if op.weight.shape[2:] == (
+                1,
+                1,
+            ) and self._single(op.input):
+                changed = FullyConnected(
+                    name=name,
+                    input=op.input,
+                    weight=op.weight[:, :, 0, 0],
+                    bias=op.bias,
+                    activation=op.activation,
+                )
+            case Activate() if self._single(op.input):
+                changed = op
+            case _:
+                return False
+        if self._is_shared(name):
+            return False
+        if not isinstance(op, GlobalAveragePool) and not self._to_vector(op.input):
+            return False
+        self._replace(changed, self.shapes[name][:1])
+        return True
+
+    def _single(self, name: str) -> bool:
+        return self.shapes[name][1:] == (1, 1)
+
+    def _to_map(self, name: str) -> bool:
+        """Make an operator's (C,) output (C, 1, 1), if all that leads to it can; tell whether."""
+        op = self.operators[name]
+        changed: Operator
+        match op:
+            case GlobalAveragePool():
+                changed = replace(op, keep_map=True)
+            case FullyConnected():
+                changed = Convolution(
+                    name=name,
+                    input=op.input,
+                    weight=op.weight[:, :, None, None],
+                    bias=op.bias,
+                    stride=(1, 1),
+                    pad=NO_PAD,
+                    groups=1,
+                    activation=op.activation,
+                )
+            case Activate():
+                changed = op
+            case _:
+                return False
+        if self._is_shared(name):
+            return False
+        if not isinstance(op, GlobalAveragePool) and not self._to_map(op.input):
+            return False
+        self._replace(changed, (self.shapes[name][0], 1, 1))
+        return True
+
+    def _replace(self, op: Operator, shape: tuple[int, ...] | None = None) -> None:
+        """Put `op` in the place of the operator of its name."""
+        self.operators[op.name] = op
+        if shape is not None:
+            self.shapes[op.name] = shape
+
+    def _append(self, op: Operator, shape: tuple[int, ...]) -> str:
+        self.operators[op.name] = op
+        self.shapes[op.name] = shape
+        return op.name
+
+    def _constant(self, node: Node, index: int) -> npt.NDArray[Any] | None:
+        """Return a constant input, None where it is left out."""
+        if index >= len(node.inputs) or not node.inputs[index]:
+            return None
+        values = self.constants.get(node.inputs[index])
+        if values is None:
+            raise node.refuse(f"its input {index} is computed from the image, not a constant")
+        return values
+
+    def _weights(self, node: Node, index: int) -> Float64Array:
+        values = self._constant(node, index)
+        if values is None:
+            raise node.refuse(f"its input {index} is missing")
+        return np.asarray(values, np.float64)
+
+    # Layers
+
+    def convolution(self, node: Node) -> None:
+        """Conv with two spatial dimensions."""
+        view = self._channels_first(node, node.inputs[0])
+        weight = self._weights(node, 1)
+        if weight.ndim != 4:
+            raise node.refuse(f"has {weight.ndim - 2} spatial dimensions; edgenet takes 2")
+        dilations = tuple(node.attributes.get("dilations", (1, 1)))
+        if dilations[0] != dilations[1]:
+            raise node.refuse(f"is dilated {_times(dilations)}; edgenet takes one dilation")
+        bias = self._constant(node, 2)
+        stride = _pair(node.attributes.get("strides", (1, 1)))
+        window = tuple(dilations[0] * (side - 1) + 1 for side in weight.shape[2:])
+        op = Convolution(
+            name=self.names.of_layer(node),
+            input=view.operator,
+            weight=_float32(weight),
+            bias=_float32(np.zeros(len(weight)) if bias is None else bias),
+            stride=stride,
+            pad=self._pad(node, view, window, stride),
+            groups=int(node.attributes.get("group", 1)),
+            dilation=int(dilations[0]),
+            activation=None,
+        )
+        self._bind(node.output, self._append(op, self.network.shapes[node.output][1:]))
+
+    def _pad(
+        self, node: Node, view: _View, window: tuple[int, ...], stride: tuple[int, int]
+    ) -> Pad:
+        """Return the zeros around the operator that `view` sees: a Pad's and the node's own."""
+        mode = node.attributes.get("auto_pad", b"NOTSET").decode()
+        if mode in ("SAME_UPPER", "SAME_LOWER"):
+            own: list[int] = []
+            for size, side, step in zip(view.shape[2:], window, stride, strict=True):
+                missing = max((math.ceil(size / step) - 1) * step + side - size, 0)
+                less, more = missing // 2, missing - missing // 2
+                own += [less, more] if mode == "SAME_UPPER" else [more, less]
+        else:
+            top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
+            own = [0, 0, 0, 0] if mode == "VALID" else [top, bottom, left, right]
+        if min(own) < 0:
+            raise node.refuse("has a negative padding; edgenet takes none")
+        top, bottom, left, right = (a + b for a, b in zip(view.pad, own, strict=True))
+        return top, bottom, left, right
+
+    def gemm(self, node: Node) -> None:
+        """Gemm with constant weights."""
+        if node.attributes.get("transA", 0):
+            raise node.refuse("has transA=1; edgenet takes transA=0")
+        weight = self._weights(node, 1) * node.attributes.get("alpha", 1.0)
+        if not node.attributes.get("transB", 0):
+            weight = weight.T
+        bias = self._constant(node, 2)
+        shift = np.zeros(1) if bias is None else bias * float(node.attributes.get("beta", 1.0))
+        self._fully_connected(node, weight, np.broadcast_to(shift, (1, len(weight)))[0])
+
+    def matmul(self, node: Node) -> None:
+        """MatMul with constant weights; an Add of a constant behind it becomes the bias."""
+        weight = self._weights(node, 1)
+        if weight.ndim != 2:
+            raise node.refuse(f"its weights have {weight.ndim} dimensions; edgenet takes 2")
+        self._fully_connected(node, weight.T, np.zeros(weight.shape[1]))
+
+    def _fully_connected(self, node: Node, weight: Float64Array, bias: Float64Array) -> None:
+        source, order = self._ordered_vector(node, node.inputs[0])
+        if order is not None:
+            moved = np.empty_like(weight)
+            moved[:, order] = weight
+            weight = moved
+        before = self.operators[source]
+        if source in self.diagonal and not self._is_shared(source):
+            assert isinstance(before, FullyConnected)
+            bias = bias + weight @ before.bias
+            weight = weight * np.diag(before.weight)
+            source = before.input
+            del self.operators[before.name]
+        op = FullyConnected(
+            name=self.names.of_layer(node),
+            input=source,
+            weight=_float32(weight),
+            bias=_float32(bias),
+        )
+        self._append(op, (len(weight),))
+        self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
+
+    def _shape(self, node: Node) -> tuple[int, ...]:
+        return self.network.shapes[node.output]
+
+    # Pooling
+
+    def max_pool(self, node: Node) -> None:
+        """MaxPool; zeros of a Pad before it never win where the input is not negative."""
+        view = self._channels_first(node, node.inputs[0])
+        if view.pad != NO_PAD and not self._never_negative(view.operator):
+            raise node.refuse(
+                "follows a Pad with zeros and can see negative values, where they win; "
+                "put the padding into MaxPool itself"
+            )
+        kernel, stride = self._window(node)
+        top, bottom, left, right = self._pad(node, view, kernel, stride)
+        sides, out = self.shapes[view.operator][1:], self._shape(node)[2:]
+        # With ceil_mode the last windows reach beyond the edge.
+        rest = [
+            max(0, (o - 1) * s + k - side - p)
+            for o, s, k, side, p in zip(
+                out, stride, kernel, sides, (top + bottom, left + right), strict=True
+            )
+        ]
+        self._pool(
+            node, view, "max", kernel, stride, (top, bottom + rest[0], left, right + rest[1])
+        )
+
+    def average_pool(self, node: Node) -> None:
+        """AveragePool; one that counts the zeros around is a convolution."""
+        view = self._channels_first(node, node.inputs[0])
+        kernel, stride = self._window(node)
+        pad = self._pad(node, view, kernel, stride)
+        sides = self.shapes[view.operator][1:]
+        grown, out = _grown(sides, pad), self._shape(node)[2:]
+        reach = tuple((o - 1) * s + k for o, s, k in zip(out, stride, kernel, strict=True))
+        if any(r > g for r, g in zip(reach, grown, strict=True)):
+            raise node.refuse("has ceil_mode=1 with windows beyond the edge; edgenet takes 0")
+        if pad == NO_PAD:
+            if kernel == sides:
+                self.global_average_pool(node)
+            else:
+                self._pool(node, view, "average", kernel, stride, pad)
+            return
+        if pad != view.pad and not node.attributes.get("count_include_pad", 0):
+            raise node.refuse("has padding and count_include_pad=0; edgenet takes no padding or 1")
+        channels = self.shapes[view.operator][0]
+        op = Convolution(
+            name=self.names.of_step(node),
+            input=view.operator,
+            weight=np.full((channels, 1, *kernel), 1 / math.prod(kernel), np.float32),
+            bias=np.zeros(channels, np.float32),
+            stride=stride,
+            pad=pad,
+            groups=channels,
+            activation=None,
+        )
+        self._bind(node.output, self._append(op, self._shape(node)[1:]))
+
+    def _window(self, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return kernel and stride of a pooling."""
+        kernel = node.attributes["kernel_shape"]
+        if len(kernel) != 2 or set(node.attributes.get("dilations", (1,))) != {1}:
+            raise node.refuse("edgenet takes pooling over two dimensions without dilation")
+        return _pair(kernel), _pair(node.attributes.get("strides", (1, 1)))
+
+    def _pool(
+        self,
+        node: Node,
+        view: _View,
+        kind: Literal["max", "average"],
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pad: Pad,
+    ) -> None:
+        op = Pool(
+            name=self.names.of_step(node),
+            input=view.operator,
+            kind=kind,
+            kernel=kernel,
+            stride=stride,
+            pad=pad,
+        )
+        self._bind(node.output, self._append(op, self._shape(node)[1:]))
+
+    def _never_negative(self, name: str) -> bool:
+        op = self.operators[name]
+        if isinstance(op, Activate):
+            return op.function != "hard_swish"
+        return getattr(op, "activation", None) is not None
+
+    def global_average_pool(self, node: Node) -> None:
+        """GlobalAveragePool, or an AveragePool or ReduceMean that is one."""
+        view = self._map(node, self._unpadded_name(node))
+        op = GlobalAveragePool(name=self.names.of_step(node), input=view.operator, keep_map=True)
+        self._append(op, (self.shapes[view.operator][0], 1, 1))
+        self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
+
+    def _unpadded_name(self, node: Node) -> str:
+        self._unpadded(node, node.inputs[0])
+        return node.inputs[0]
+
+    def global_max_pool(self, node: Node) -> None:
+        """GlobalMaxPool: one window over all of it."""
+        view = self._channels_first(node, self._unpadded_name(node))
+        height, width = self.shapes[view.operator][1:]
+        self._pool(node, view, "max", (height, width), (1, 1), NO_PAD)
+
+    def reduce_mean(self, node: Node) -> None:
+        """ReduceMean over height and width."""
+        view = self._map(node, self._unpadded_name(node))
+        axes = node.attributes.get("axes", self._constant(node, 1))
+        wanted = {1, 2} if view.channels_last else {2, 3}
+        if axes is None or {int(axis) % 4 for axis in axes} != wanted:
+            raise node.refuse("edgenet takes the mean over height and width together only")
+        self.global_average_pool(node)
+
+    # Views
+
+    def reshape(self, node: Node) -> None:
+        """Reshape, Flatten, Squeeze, Unsqueeze: the same elements in another shape."""
+        view = self._unpadded(node, node.inputs[0])
+        self._bind_view(node.output, replace(view, shape=self._shape(node)))
+
+    def transpose(self, node: Node) -> None:
+        """Transpose between channels first and last, or one that moves sides of 1 only."""
+        view = self._unpadded(node, node.inputs[0])
+        rank = len(view.shape)
+        order = tuple(node.attributes.get("perm", reversed(range(rank))))
+        moved = [axis for axis in order if view.shape[axis] != 1]
+        if moved == sorted(moved):
+            self._bind_view(node.output, replace(view, shape=self._shape(node)))
+            return
+        view = self._map(node, node.inputs[0])
+        if order != ((0, 3, 1, 2) if view.channels_last else (0, 2, 3, 1)):
+            raise node.refuse(
+                f"turns {_times(view.shape)} by {list(order)}; edgenet takes turns between "
+                "NCHW and NHWC"
+            )
+        turned = replace(view, shape=self._shape(node), channels_last=not view.channels_last)
+        self._bind_view(node.output, turned)
+
+    def pad(self, node: Node) -> None:
+        """Zeros around height and width, for the layers that follow."""
+        view = self._map(node, node.inputs[0])
+        mode = node.attributes.get("mode", b"constant").decode()
+        pads = [int(side) for side in node.attributes.get("pads", ())]
+        value = node.attributes.get("value", 0.0)
+        if not pads:
+            pads = [int(side) for side in self._weights(node, 1)]
+            filled = self._constant(node, 2)
+            value = 0.0 if filled is None else float(filled.item())
+        if len(node.inputs) > 3 and node.inputs[3]:
+            axes = [int(axis) % 4 for axis in self._weights(node, 3)]
+            given = dict(zip([*axes, *(axis + 4 for axis in axes)], pads, strict=True))
+            pads = [given.get(side, 0) for side in range(8)]
+        down, across = (1, 2) if view.channels_last else (2, 3)
+        own = (pads[down], pads[down + 4], pads[across], pads[across + 4])
+        if mode != "constant" or value != 0 or min(pads) < 0 or sum(own) != sum(pads):
+            raise node.refuse("edgenet takes zeros added to height and width only")
+        top, bottom, left, right = (a + b for a, b in zip(view.pad, own, strict=True))
+        padded = replace(view, shape=self._shape(node), pad=(top, bottom, left, right))
+        self._bind_view(node.output, padded)
+
+    # Scales and shifts
+
+    def batch_norm(self, node: Node) -> None:
+        """BatchNormalization with fixed statistics."""
+        if node.attributes.get("training_mode", 0):
+            raise node.refuse("is in training mode; export the network in eval mode")
+        gain, shift, mean, variance = (self._weights(node, index) for index in range(1, 5))
+        gain = gain / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+        sides = (1,) * (len(self._shape(node)) - 2)
+        self._affine(
+            node,
+            node.inputs[0],
+            gain.reshape(-1, *sides),
+            (shift - mean * gain).reshape(-1, *sides),
+        )
+
+    def add(self, node: Node) -> None:
+        """Add of two tensors of one shape, or of a constant."""
+        fixed = self._fixed_input(node)
+        if fixed is not None:
+            self._affine(node, node.inputs[1 - fixed], np.ones(1), self._weights(node, fixed))
+        else:
+            self.total(node)
+
+    def total(self, node: Node) -> None:
+        """Sum: additions one after the other."""
+        views = [self._canonical(node, name) for name in node.inputs]
+        shape = self.shapes[views[0].operator]
+        if any(
+            self.shapes[view.operator] != shape or view.channels_last != views[0].channels_last
+            for view in views
+        ):
+            seen = " and ".join(_times(view.shape) for view in views)
+            raise node.refuse(f"adds {seen}; edgenet takes tensors of one shape, or constants")
+        if len(views) == 1:
+            self._rebind(node, views[0], views[0].operator)
+            return
+        name = views[0].operator
+        for view in views[1:]:
+            op = Add(name=self.names.of_step(node), inputs=(name, view.operator))
+            name = self._append(op, shape)
+        self._rebind(node, views[0], name)
+
+    def subtract(self, node: Node) -> None:
+        """Subtraction with a constant on either side."""
+        fixed = self._fixed_input(node)
+        if fixed is None:
+            raise node.refuse("of two tensors; edgenet takes Add of two, or Sub with a constant")
+        sign = 1.0 if fixed == 1 else -1.0
+        scale = np.full(1, sign)
+        self._affine(node, node.inputs[1 - fixed], scale, -sign * self._weights(node, fixed))
+
+    def multiply(self, node: Node) -> None:
+        """The product with a constant, or of a map with a map or with a number a channel."""
+        fixed = self._fixed_input(node)
+        if fixed is not None:
+            self._affine(node, node.inputs[1 - fixed], self._weights(node, fixed), np.zeros(1))
+            return
+        views = [self._canonical(node, name) for name in node.inputs]
+        first, second = sorted(views, key=lambda v: -math.prod(self.shapes[v.operator]))
+        large, small = self.shapes[first.operator], self.shapes[second.operator]
+        same_order = first.channels_last == second.channels_last
+        by_channel = len(large) == 3 and small == (large[0], 1, 1)
+        if not (by_channel or (small == large and same_order)):
+            seen = " and ".join(_times(view.shape) for view in views)
+            raise node.refuse(f"multiplies {seen}; edgenet takes one shape, or a number a channel")
+        op = Multiply(name=self.names.of_step(node), inputs=(first.operator, second.operator))
+        self._append(op, large)
+        self._rebind(node, first, op.name)
+        self._as_hard_swish(op.name)
+
+    def divide(self, node: Node) -> None:
+        """Division by a constant."""
+        if self._fixed_input(node) != 1:
+            raise node.refuse("edgenet takes division by a constant only")
+        self._affine(node, node.inputs[0], 1 / self._weights(node, 1), np.zeros(1))
+
+    def negate(self, node: Node) -> None:
+        """Neg."""
+        self._affine(node, node.inputs[0], -np.ones(1), np.zeros(1))
+
+    def _fixed_input(self, node: Node) -> int | None:
+        """Return which of two inputs is a constant, None if none is."""
+        return next((i for i, name in enumerate(node.inputs) if name in self.constants), None)
+
+    def _canonical(self, node: Node, tensor: str) -> _View:
+        """Return a tensor as a map or a vector, whichever the file sees."""
+        view = self._unpadded(node, tensor)
+        if len(view.shape) == 4:
+            return self._map(node, tensor)
+        name = self._vector(node, tensor)
+        return _View(operator=name, shape=view.shape)
+
+    def _affine(self, node: Node, tensor: str, scale: Float64Array, shift: Float64Array) -> None:
+        """Make the node's output scale * x + shift."""
+        self._bind_view(node.output, self._affine_view(node, tensor, scale, shift))
+
+    def _affine_view(
+        self, node: Node, tensor: str, scale: Float64Array, shift: Float64Array
+    ) -> _View:
+        """Return scale * x + shift; both broadcast against the tensor as the file sees it."""
+        view = self._unpadded(node, tensor)
+        if self._shape(node) != view.shape:
+            raise node.refuse(f"makes {_times(self._shape(node))} of {_times(view.shape)}")
+        if scale.size > 1 or shift.size > 1:
+            view = self._canonical(node, tensor)
+        channels = self.shapes[view.operator][0]
+        axis = len(view.shape) - 1 if view.channels_last or len(view.shape) != 4 else 1
+        gain, offset = (_per_channel(node, v, view.shape, axis, channels) for v in (scale, shift))
+        return replace(view, operator=self._scaled(node, view.operator, gain, offset))
+
+    def _scaled(self, node: Node, name: str, scale: Float64Array, shift: Float64Array) -> str:
+        """Return the operator that makes scale * x + shift, (C,) each: `name` itself if it can."""
+        op = self.operators[name]
+        if bool(np.all(scale == 1) and np.all(shift == 0)):
+            return name
+        if not self._is_shared(name) and self._fold(name, scale, shift):
+            return name
+        new = self.names.of_step(node)
+        if len(self.shapes[name]) == 3:
+            self._append(_by_channel(new, name, scale, shift), self.shapes[name])
+        else:
+            self.diagonal.add(new)
+            layer = FullyConnected(
+                name=new,
+                input=op.name,
+                weight=_float32(np.diag(scale)),
+                bias=_float32(shift),
+            )
+            self._append(layer, self.shapes[name])
+        return new
+
+    def _fold(self, name: str, scale: Float64Array, shift: Float64Array) -> bool:
+        """Put a scale and a shift into the operator before, if it has weights for them."""
+        op = self.operators[name]
+        still, upwards = bool(np.all(shift == 0)), bool(np.all(scale > 0))
+        match op:
+            case Normalise() if upwards:
+                step = op.std / scale
+                mean = op.mean - shift * step
+                self._replace(replace(op, mean=_float32(mean), std=_float32(step)))
+            case Convolution() | FullyConnected():
+                activation = op.activation
+                if activation is not None and not (still and upwards):
+                    return False
+                if activation == "relu6" and np.allclose(scale, 1 / 6, rtol=1e-5, atol=0):
+                    activation = "unit"
+                elif activation not in (None, "relu"):
+                    return False
+                weight = op.weight * scale.reshape(-1, *(1,) * (op.weight.ndim - 1))
+                bias = op.bias * scale + shift
+                self._replace(
+                    replace(op, weight=_float32(weight), bias=_float32(bias), activation=activation)
+                )
+            case Multiply() if still:
+                # x * relu6(x + 3), over 6: the sixth belongs to the second factor.
+                gates = [
+                    factor
+                    for factor in op.inputs
+                    if getattr(self.operators[factor], "activation", None) == "relu6"
+                    and not self._is_shared(factor)
+                ]
+                if not gates or not self._fold(gates[-1], scale, shift):
+                    return False
+                self._as_hard_swish(name)
+            case _:
+                return False
+        return True
+
+    def _as_hard_swish(self, name: str) -> None:
+        """Make x * clip(x / 6 + 1/2, 0, 1) one hard-swish."""
+        op = self.operators[name]
+        assert isinstance(op, Multiply)
+        for x, other in (op.inputs, op.inputs[::-1]):
+            gate = self.operators[other]
+            if (
+                isinstance(gate, Convolution | FullyConnected)
+                and gate.input == x
+                and gate.activation == "unit"
+                and not self._is_shared(other)
+                and self._is_by_channel(gate)
+            ):
+                weight = np.diag(gate.weight) if gate.weight.ndim == 2 else gate.weight
+                if np.allclose(weight, 1 / 6, rtol=1e-5) and np.allclose(gate.bias, 0.5):
+                    del self.operators[other]
+                    self.reads[x] -= 1
+                    self._replace(Activate(name=name, input=x, function="hard_swish"))
+                    return
+
+    def _is_by_channel(self, gate: Convolution | FullyConnected) -> bool:
+        if isinstance(gate, FullyConnected):
+            return gate.name in self.diagonal
+        return is_depthwise(gate) and gate.weight.shape[2:] == (1, 1) and gate.pad == NO_PAD
+
+    # Activations
+
+    def relu(self, node: Node) -> None:
+        """Relu."""
+        self._clip(node, self._unpadded(node, node.inputs[0]), 0.0, math.inf)
+
+    def clip(self, node: Node) -> None:
+        """Clip with bounds as attributes (up to opset 10) or constants."""
+        low, high = node.attributes.get("min", -math.inf), node.attributes.get("max", math.inf)
+        bounds = [self._constant(node, 1), self._constant(node, 2)]
+        if bounds[0] is not None:
+            low = float(bounds[0].item())
+        if bounds[1] is not None:
+            high = float(bounds[1].item())
+        self._clip(node, self._unpadded(node, node.inputs[0]), low, high)
+
+    def bound(self, node: Node) -> None:
+        """Min or Max with one constant: half of a Clip."""
+        fixed = self._fixed_input(node)
+        if fixed is None or len(node.inputs) != 2 or self._weights(node, fixed).size != 1:
+            raise node.refuse("edgenet takes it with one tensor and one constant number only")
+        limit = float(self._weights(node, fixed).item())
+        low, high = (-math.inf, limit) if node.kind == "Min" else (limit, math.inf)
+        self._clip(node, self._unpadded(node, node.inputs[1 - fixed]), low, high)
+
+    def _clip(self, node: Node, view: _View, low: float, high: float) -> None:
+        """Make the node's output what `view` sees, clipped, in the operator itself if it can."""
+        low = -math.inf if low <= -UNBOUNDED else low
+        high = math.inf if high >= UNBOUNDED else high
+        op = self.operators[view.operator]
+        if not self._is_shared(op.name):
+            clipped = _clipped(op, low, high)
+            if clipped is not None:
+                self._replace(clipped)
+                self._bind_view(node.output, view)
+                return
+        function = _activation(low, high, None)
+        if function == "none":
+            self._bind_view(node.output, view)
+        elif function is None:
+            raise node.refuse(
+                f"clips to {low:g} ... {high:g}; edgenet takes 0 and up, 0 ... 6 and 0 ... 1"
+            )
+        else:
+            self._function(node, view, function)
+
+    def hard_sigmoid(self, node: Node) -> None:
+        """HardSigmoid: a scale and a shift, then a clip to 0 ... 1."""
+        scale = np.full(1, node.attributes.get("alpha", 0.2), np.float64)
+        shift = np.full(1, node.attributes.get("beta", 0.5), np.float64)
+        view = self._affine_view(node, node.inputs[0], scale, shift)
+        self._clip(node, view, 0.0, 1.0)
+
+    def hard_swish(self, node: Node) -> None:
+        """HardSwish."""
+        self._function(node, self._unpadded(node, node.inputs[0]), "hard_swish")
+
+    def sigmoid(self, node: Node) -> None:
+        """Sigmoid."""
+        self._function(node, self._unpadded(node, node.inputs[0]), "sigmoid")
+
+    def _function(self, node: Node, view: _View, function: Any) -> None:
+        op = Activate(name=self.names.of_step(node), input=view.operator, function=function)
+        self._append(op, self.shapes[view.operator])
+        self._rebind(node, view, op.name)
+
+    def concatenate(self, node: Node) -> None:
+        """Concat along the channels."""
+        views = [self._canonical(node, name) for name in node.inputs]
+        rank, last = len(self._shape(node)), views[0].channels_last
+        axis = int(node.attributes["axis"]) % rank
+        if axis != (rank - 1 if last or rank == 2 else 1) or any(
+            view.channels_last != last for view in views
+        ):
+            raise node.refuse(f"joins along axis {axis}; edgenet takes the channels' axis")
+        parts = [self.shapes[view.operator] for view in views]
+        shape = (sum(part[0] for part in parts), *parts[0][1:])
+        op = Concatenate(
+            name=self.names.of_step(node), inputs=tuple(view.operator for view in views)
+        )
+        self._append(op, shape)
+        self._bind(node.output, op.name, channels_last=last)
+
+    def softmax(self, node: Node) -> None:
+        """Softmax is taken at the end only, where it is left out before this."""
+        raise node.refuse("stands inside the network; edgenet takes it as the last operator only")
+
+    def quantized(self, node: Node) -> None:
+        """A file in 8 bits already."""
+        raise node.refuse("the file is quantised already; edgenet quantises the float model")
+
+
+HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
+    "Add": _Lowering.add,
+    "AveragePool": _Lowering.average_pool,
+    "BatchNormalization": _Lowering.batch_norm,
+    "Clip": _Lowering.clip,
+    "Concat": _Lowering.concatenate,
+    "Conv": _Lowering.convolution,
+    "DequantizeLinear": _Lowering.quantized,
+    "Div": _Lowering.divide,
+    "Flatten": _Lowering.reshape,
+    "Gemm": _Lowering.gemm,
+    "GlobalAveragePool": _Lowering.global_average_pool,
+    "GlobalMaxPool": _Lowering.global_max_pool,
+    "HardSigmoid": _Lowering.hard_sigmoid,
+    "HardSwish": _Lowering.hard_swish,
+    "LogSoftmax": _Lowering.softmax,
+    "MatMul": _Lowering.matmul,
+    "Max": _Lowering.bound,
+    "MaxPool": _Lowering.max_pool,
+    "Min": _Lowering.bound,
+    "Mul": _Lowering.multiply,
+    "Neg": _Lowering.negate,
+    "Pad": _Lowering.pad,
+    "QuantizeLinear": _Lowering.quantized,
+    "ReduceMean": _Lowering.reduce_mean,
+    "Relu": _Lowering.relu,
+    "Reshape": _Lowering.reshape,
+    "Sigmoid": _Lowering.sigmoid,
+    "Softmax": _Lowering.softmax,
+    "Squeeze": _Lowering.reshape,
+    "Sub": _Lowering.subtract,
+    "Sum": _Lowering.total,
+    "Transpose": _Lowering.transpose,
+    "Unsqueeze": _Lowering.reshape,
+}
+"""What makes edgenet's operators of each kind of node."""
+
+TAKEN = ", ".join(
+    kind for kind in HANDLERS if kind not in ("DequantizeLinear", "LogSoftmax", "QuantizeLinear")
+)
+
+
+def _by_channel(name: str, source: str, scale: Float64Array, shift: Float64Array) -> Convolution:
+    """Return the depthwise 1 x 1 convolution that scales and shifts each channel."""
+    return Convolution(
+        name=name,
+        input=source,
+        weight=_float32(scale.reshape(-1, 1, 1, 1)),
+        bias=_float32(shift),
+        stride=(1, 1),
+        pad=NO_PAD,
+        groups=len(scale),
+        activation=None,
+    )
+
+
+def _per_channel(
+    node: Node, values: Float64Array, shape: tuple[int, ...], axis: int, channels: int
+) -> Float64Array:
+    """Return (channels,) values of a constant that broadcasts against `shape`."""
+    if values.size == 1:
+        return np.full(channels, values.item())
+    sides = (1,) * (len(shape) - values.ndim) + values.shape
+    if any(side != 1 for index, side in enumerate(sides) if index != axis):
+        raise node.refuse(
+            f"its constant is {_times(values.shape)}; edgenet takes one number, or one a channel"
+        )
+    return values.ravel()
+
+
+def _clipped(op: Operator, low: float, high: float) -> Operator | None:
+    """Return `op` with the clip in its activation; None if it cannot carry it."""
+    if isinstance(op, Convolution | FullyConnected | Add):
+        both = _activation(low, high, op.activation)
+        if both is not None:
+            return replace(op, activation=None if both == "none" else both)
+    if isinstance(op, Activate) and op.function in ACTIVATION_RANGES:
+        both = _activation(low, high, op.function)
+        if both is not None:
+            return replace(op, function=both)
+    return None
+
+
+def _activation(low: float, high: float, before: str | None) -> Any:
+    """Return the activation that clips as `before` and then to low ... high.
+
+    "none" where nothing is clipped, None where no activation does it.
+    """
+    lowest, highest = ACTIVATION_RANGES[before]
+    low = max(low, -math.inf if lowest is None else lowest)
+    high = min(high, math.inf if highest is None else highest)
+    for name, (least, most) in ACTIVATION_RANGES.items():
+        bounds = (-math.inf if least is None else least, math.inf if most is None else most)
+        if (low, high) == bounds:
+            return name or "none"
+    return None
+
+
+def _seen(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    """Return the file's shape of a (C, H, W) or (C,) tensor."""
+    return (1, *shape[1:], shape[0]) if channels_last else (1, *shape)
+
+
+def _grown(sides: tuple[int, ...], pad: Pad) -> tuple[int, int]:
+    return sides[0] + pad[0] + pad[1], sides[1] + pad[2] + pad[3]
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    down, across = values
+    return int(down), int(across)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return np.array(values, np.float32, order="C")

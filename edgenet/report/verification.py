@@ -1,0 +1,110 @@
+"""A verification as text and as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from edgenet.bundle import Artifact, Bundle
+from edgenet.measure.verify import Verdict, Verification
+from edgenet.report.table import render
+
+SCHEMA_VERSION = "1.0"
+OTHER_PIXELS = "the preprocessing on this machine makes other pixels than the host's"
+
+
+def verification_text(verification: Verification) -> str:
+    """Return one table of all artefacts, and what must be known to read it."""
+    table = render(
+        ("artefact", "same top-1", "max diff", "allowed", "verdict"),
+        [_row(verdict) for verdict in verification.verdicts],
+    )
+    pictures = len(verification.pictures)
+    same = pictures - len(verification.other_pixels)
+    notes = [
+        f"pixels: {same} of {pictures} golden pictures are prepared as on the host",
+        *([f"FAILS: {OTHER_PIXELS}"] if verification.other_pixels else []),
+        *(f"{verdict.artifact.label} FAILS: {verdict.failure}" for verdict in verification.failed),
+        *dict.fromkeys(
+            f"{verdict.artifact.runtime}: {verdict.version} on {verdict.device}"
+            for verdict in verification.verdicts
+            if verdict.version
+        ),
+        *(f"{artifact.label} not run: {reason}" for artifact, reason in verification.not_run),
+    ]
+    return table + "\n\n" + "\n".join(notes)
+
+
+def failure_line(bundle: Bundle, verification: Verification) -> str:
+    """Return in one line what does not hold; for a verification that fails."""
+    causes = [verdict.artifact.label for verdict in verification.failed]
+    told = f"{', '.join(causes)}: not as on the host" if causes else ""
+    pixels = OTHER_PIXELS if verification.other_pixels else ""
+    return f"{bundle.root}: " + "; ".join(filter(None, (pixels, told)))
+
+
+def verification_document(
+    bundle: Bundle, verification: Verification, *, command: Sequence[str], threads: int
+) -> dict[str, Any]:
+    """Return the JSON document of one verification; what is unknown is null with a reason."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "verification",
+        "command": list(command),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "bundle_sha256": bundle.sha256,
+        "machine": platform.machine(),
+        "threads": threads,
+        "holds": verification.holds,
+        "pixels": {
+            "n": len(verification.pictures),
+            "same": len(verification.pictures) - len(verification.other_pixels),
+            "other": list(verification.other_pixels),
+        },
+        "artifacts": [_entry(verdict) for verdict in verification.verdicts],
+        "not_run": [
+            {"artifact": _identity(artifact), "reason": reason}
+            for artifact, reason in verification.not_run
+        ],
+    }
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    top1, worst = verdict.top1, verdict.max_difference
+    return (
+        verdict.artifact.label,
+        "-" if top1 is None else f"{top1.right}/{top1.n}",
+        "-" if worst is None else f"{worst:.3g}",
+        f"{verdict.tolerance.largest:.3g}",
+        "holds" if verdict.failure is None else "FAILS",
+    )
+
+
+def _entry(verdict: Verdict) -> dict[str, Any]:
+    top1 = verdict.top1
+    entry = {
+        "artifact": _identity(verdict.artifact),
+        "device": verdict.device,
+        "runtime_version": verdict.version,
+        "top1": None if top1 is None else {"right": top1.right, "n": top1.n},
+        "max_difference": verdict.max_difference,
+        "tolerance": {
+            "largest": verdict.tolerance.largest,
+            "reason": verdict.tolerance.reason,
+        },
+        "holds": verdict.failure is None,
+        "failure": verdict.failure,
+    }
+    unknown = [name for name, value in entry.items() if value is None and name != "failure"]
+    return {**entry, **{f"{name}_reason": verdict.failure for name in unknown}}
+
+
+def _identity(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "runtime": artifact.runtime,
+        "precision": artifact.precision.value,
+        "variant": artifact.variant,
+        "sha256": artifact.sha256,
+    }

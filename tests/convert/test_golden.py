@@ -1,0 +1,97 @@
+"""Golden vectors as they are written: which pictures, how large, and with what tolerance."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgenet.bundle import Precision, Quantization
+from edgenet.convert.golden import LONGEST_SIDE, choose_pictures, tolerance, write_golden
+from edgenet.data import photographs
+from edgenet.golden import LOGITS, prepare_pictures
+from edgenet.preprocess import Preprocessing, read_picture
+
+INTEGER = Quantization(
+    name="int8",
+    float_layers=(),
+    method="min-max",
+    sqnr_db=30.0,
+    agreement_right=9,
+    images=10,
+    judged_on="held out",
+)
+MIXED = replace(INTEGER, float_layers=("stem",))
+ANSWERS = np.array([[0.0, 4.0, -20.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "form", "largest"),
+    [
+        ("onnxruntime", Precision.FLOAT32, None, 0.002),
+        ("litert", Precision.FLOAT16, None, 20 / 2048),
+        ("onnxruntime", Precision.INT8, INTEGER, 0),
+        ("litert", Precision.INT8, INTEGER, 0),
+        ("litert", Precision.INT8, MIXED, 0.5),
+        ("openvino", Precision.INT8, INTEGER, 0.75),
+        ("openvino", Precision.INT8, MIXED, 0.75),
+    ],
+)
+def test_tolerances(small_bundle, runtime, precision, form, largest):
+    artifact = replace(small_bundle.artifacts[0], runtime=runtime, precision=precision)
+    found = tolerance(artifact, ANSWERS, form=form, output_step=0.25)
+    assert found.largest == pytest.approx(largest, rel=1e-4)
+    assert found.reason
+
+
+def test_a_tolerance_that_cannot_be_stated(small_bundle):
+    (artifact,) = small_bundle.select(("openvino",), (Precision.INT8,))
+    with pytest.raises(ValueError, match="the scale of its logits is not given"):
+        tolerance(artifact, ANSWERS, form=INTEGER, output_step=None)
+    with pytest.raises(ValueError, match="its quantised model is not named"):
+        tolerance(artifact, ANSWERS, form=None, output_step=0.25)
+
+
+def test_clear_pictures_of_different_classes_are_chosen():
+    best = [0, 0, 0, 1, 1, 2, 2, 3]
+    lead = [9, 8, 7, 6, 1, 5, 2, 3]  # the median is between 5 and 6
+    logits = np.zeros((8, 4), np.float32)
+    logits[np.arange(8), best] = lead
+    assert choose_pictures(logits) == (0, 1, 2, 3)
+    assert choose_pictures(logits, 2) == (0, 3)
+    assert choose_pictures(logits[:1]) == (0,)
+    assert choose_pictures(logits[:, :1]) == (0, 1, 2, 3)
+
+
+@pytest.fixture
+def written(small_bundle, tmp_path):
+    """Return a function that writes the golden vectors of one float artefact."""
+    (artifact,) = small_bundle.select(("onnxruntime",), (Precision.FLOAT32,))
+
+    def write(name, pictures, preprocessing=small_bundle.preprocessing):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / artifact.files[0]).write_bytes(small_bundle.path(artifact).read_bytes())
+        return folder, write_golden(folder, pictures, preprocessing, [artifact])
+
+    return write
+
+
+def test_the_same_bytes_twice_and_kilobytes_only(written):
+    samples = photographs.calibration_set().samples[:4]
+    pictures = [(sample.name, sample.read()) for sample in samples]
+    (one, files), (two, _) = written("one", pictures), written("two", pictures)
+    for path in files.paths:
+        assert (one / path).read_bytes() == (two / path).read_bytes()
+    assert np.load(one / LOGITS).shape == (1, 4, 10)
+    assert sum((one / path).stat().st_size for path in files.paths) < 300_000
+
+
+def test_large_pictures_shrink_unless_a_crop_counts_their_pixels(written):
+    large = cv2.resize(photographs.calibration_set().samples[0].read(), (1500, 1000))
+    folder, files = written("plain", [("large", large)])
+    assert read_picture(folder / files.images[0]).shape == (427, LONGEST_SIDE, 3)
+    cropped = Preprocessing(resolution=64, crop=(900, 400, 600, 600))
+    folder, files = written("cropped", [("large", large)], cropped)
+    (image,) = prepare_pictures(folder, files.images, cropped)
+    assert image.shape == (1, 64, 64, 3)
