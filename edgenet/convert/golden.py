@@ -55,7 +55,7 @@ def choose_pictures(logits: Float32Array, count: int = PICTURES) -> tuple[int, .
     """Return which of the reference's (n, classes) logits belong to pictures fit to travel.
 
     Their best class leads by no less than the median picture's, so that no rounding on another
-    processor turns it; one of each class first, in the set's order.
+    processor turns it; of different classes as far as there are, from all over the set.
     """
     if logits.shape[1] < 2:
         return tuple(range(min(count, len(logits))))
@@ -64,7 +64,9 @@ def choose_pictures(logits: Float32Array, count: int = PICTURES) -> tuple[int, .
     best = logits.argmax(axis=1)
     firsts = [index for index in clear if index == clear[best[clear] == best[index]][0]]
     others = [index for index in clear if index not in firsts]
-    return tuple(sorted(int(index) for index in [*firsts, *others][:count]))
+    fit = firsts if len(firsts) >= count else [*firsts, *others][:count]
+    number = min(count, len(fit))
+    return tuple(sorted(int(fit[place * len(fit) // number]) for place in range(number)))
 
 
 def write_golden(

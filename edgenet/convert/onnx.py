@@ -28,6 +28,7 @@ from edgenet.graph import (
     Concatenate,
     Convolution,
     Flatten,
+    Float32Array,
     FullyConnected,
     GlobalAveragePool,
     Graph,
@@ -160,16 +161,15 @@ class _Builder:
             self.node("Transpose", [op.input], op.name, perm=[0, 3, 1, 2])
             self._dequantize(op.name, self._affine(op.name, affine))
             return
-        gain = self.constant(f"{op.name}.gain", (1 / op.std.astype(np.float64)).astype(np.float32))
-        shift = (-op.mean.astype(np.float64) / op.std).astype(np.float32)
-        self.node("Cast", [op.input], f"{op.name}.cast", to=TensorProto.FLOAT)
-        self.node("Mul", [f"{op.name}.cast", gain], f"{op.name}.scaled")
-        self.node(
-            "Add",
-            [f"{op.name}.scaled", self.constant(f"{op.name}.shift", shift)],
-            f"{op.name}.nhwc",
-        )
-        self.node("Transpose", [f"{op.name}.nhwc"], op.name, perm=[0, 3, 1, 2])
+        # Turned first and with one value a plane: broadcasting along channels that lie innermost
+        # takes ONNX Runtime 1.4 ms, a fifth of MobileNet V1.
+        gain = (1 / op.std.astype(np.float64)).astype(np.float32)
+        self.node("Transpose", [op.input], f"{op.name}.bytes", perm=[0, 3, 1, 2])
+        self.node("Cast", [f"{op.name}.bytes"], f"{op.name}.cast", to=TensorProto.FLOAT)
+        mean = self.constant(f"{op.name}.mean", _by_plane(op.mean))
+        self.node("Sub", [f"{op.name}.cast", mean], f"{op.name}.centred")
+        scale = self.constant(f"{op.name}.gain", _by_plane(gain))
+        self.node("Mul", [f"{op.name}.centred", scale], op.name)
 
     def _convolution(self, op: Convolution, inputs: list[str], output: str) -> None:
         self._activated(
@@ -319,6 +319,11 @@ class _Builder:
             self.constant(f"{tensor}.scale", np.array(affine.scale, np.float32)),
             self.constant(f"{tensor}.zero_point", np.array(affine.zero_point, np.uint8)),
         ]
+
+
+def _by_plane(values: Float32Array) -> Float32Array:
+    """Return (C,) as a scalar if one value stands for all channels, else as (C, 1, 1)."""
+    return values[0] if (values == values[0]).all() else values[:, None, None]
 
 
 def _pads(pad: tuple[int, int, int, int]) -> list[int]:

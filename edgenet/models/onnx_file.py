@@ -58,10 +58,10 @@ def import_onnx(
 ) -> ImportedModel:
     """Return the classifier in an ONNX file as a graph from bytes to logits.
 
-    `mean` and `std`, one number or three, in steps of the input byte, make the file's float input from RGB bytes; a file
-    that takes bytes needs mean 0 and std 1. `resolution` is needed only where the file leaves
-    height and width open. Raises `BadWeights` for a file that is damaged or is no image classifier,
-    `UnsupportedOperator` for what edgenet's graph cannot hold.
+    `mean` and `std`, one number or three, in steps of the input byte, make the file's float input
+    from RGB bytes; a file that takes bytes needs mean 0 and std 1. `resolution` is needed only
+    where the file leaves height and width open. Raises `BadWeights` for a file that is damaged or
+    is no image classifier, `UnsupportedOperator` for what edgenet's graph cannot hold.
     """
     model, sha256 = load_model(path)
     try:

@@ -41,6 +41,8 @@ Float64Array = npt.NDArray[np.float64]
 Pad = tuple[int, int, int, int]
 """(top, bottom, left, right)."""
 
+FLOAT32 = 1
+"""TensorProto.FLOAT"""
 NO_PAD: Pad = (0, 0, 0, 0)
 NORMALISED = "normalised"
 UNBOUNDED = float(np.finfo(np.float32).max)
@@ -490,6 +492,12 @@ class _Lowering:
 
     # Views
 
+    def cast(self, node: Node) -> None:
+        """Cast of bytes to float32."""
+        if node.attributes.get("to") != FLOAT32:
+            raise node.refuse("edgenet takes Cast to float32 only")
+        self.reshape(node)
+
     def reshape(self, node: Node) -> None:
         """Reshape, Flatten, Squeeze, Unsqueeze: the same elements in another shape."""
         view = self._unpadded(node, node.inputs[0])
@@ -825,6 +833,7 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "Add": _Lowering.add,
     "AveragePool": _Lowering.average_pool,
     "BatchNormalization": _Lowering.batch_norm,
+    "Cast": _Lowering.cast,
     "Clip": _Lowering.clip,
     "Concat": _Lowering.concatenate,
     "Conv": _Lowering.convolution,

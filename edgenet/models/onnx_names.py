@@ -16,7 +16,7 @@ BETWEEN_MODULES = {"Add", "Concat", "Div", "Mul", "Sub", "Sum"}
 NOISE = {"PartitionedCall", "StatefulPartitionedCall"}
 NUMBERED = re.compile(r"__\d+$")
 FROM_TORCH_EXPORT = re.compile(r"^node_(?=\w)")
-MEANINGLESS = re.compile(r"^(n\d+|)$")
+MEANINGLESS = re.compile(r"^(n\d+(_\d+)?|)$")
 OPERATION = re.compile(
     r"(conv2d|depthwise|separable_conv2d|matmul|biasadd|fusedbatchnorm\w*|relu6?|avgpool|maxpool)"
     r"(_\d+)?$",

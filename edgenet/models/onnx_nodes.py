@@ -33,6 +33,7 @@ OLDEST_OPSET = 9
 """BatchNormalization, Dropout and Upsample meant something else before."""
 
 DROPPED_AT_THE_END = ("Softmax", "LogSoftmax")
+UNFIT = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError)
 RANDOM = re.compile("Random.*|Bernoulli|Multinomial")
 
 
@@ -275,7 +276,7 @@ class _Steps:
             return True
         if node.op_type != "Cast" or _dtype(self.types[node.output[0]]) != TensorProto.FLOAT:
             return False
-        return _dtype(self.types[node.input[0]]) in (TensorProto.FLOAT, TensorProto.UINT8)
+        return bool(_dtype(self.types[node.input[0]]) == TensorProto.FLOAT)
 
     def _evaluate(self, node: Any) -> None:
         inputs = [name for name in node.input if name]
@@ -316,7 +317,7 @@ class _Steps:
             )
         except onnx.defs.SchemaError as error:
             raise _plain(node).refuse(f"is not an operator of opset {self.opset}") from error
-        except (onnx.shape_inference.InferenceError, ValueError) as error:
+        except UNFIT as error:
             raise BadWeights(
                 f"{node.op_type} ({node.name or node.output[0]}) does not fit what it reads "
                 f"({_first_line(error)})"

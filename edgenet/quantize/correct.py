@@ -152,9 +152,7 @@ class _Layer:
 
 
 @torch.inference_mode()
-def _fit(
-    layer: _Layer, weights: QuantizedWeights, corrections: Corrections
-) -> QuantizedWeights:
+def _fit(layer: _Layer, weights: QuantizedWeights, corrections: Corrections) -> QuantizedWeights:
     if corrections.learned_rounding:
         weights = replace(weights, values=_learn_rounding(layer, weights))
     return _correct_bias(layer, weights) if corrections.bias else weights

@@ -28,7 +28,7 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.quantize.simulate import STEPS
-from edgenet.quantize.statistics import ChannelStatistics, Float64Array
+from edgenet.quantize.statistics import ChannelStatistics
 
 WEIGHT_STEPS = 127
 """Largest 8-bit weight; -128 is left out so that the range is symmetric."""
@@ -59,21 +59,16 @@ def encode(
     Activations are asymmetric per tensor, with `symmetric` at zero point 128 (0 in int8); weights
     are symmetric per output channel.
     """
+    graph = _with_whole_zero_point(graph)
     names = _tensors_in_bytes(graph, float_layers)
     covered = _shared(graph, _needed(graph, ranges))
-    tensors = {name: _affine(*covered[name], symmetric=symmetric) for name in names}
-    for op in graph.operators:
-        if isinstance(op, Activate) and op.function == "sigmoid" and op.name in tensors:
-            tensors[op.name] = SIGMOID if not symmetric else tensors[op.name]
-    normalise = graph.operators[0]
-    rest: Mapping[str, Float64Array] = {}
-    if isinstance(normalise, Normalise) and normalise.name in names and not symmetric:
-        tensors[normalise.name] = _image_affine(normalise)
-        rest = _zero_point_rest(graph, normalise, tensors[normalise.name])
+    tensors = {
+        op.name: _fixed_affine(op) or _affine(*covered[op.name], symmetric=symmetric)
+        for op in graph.operators
+        if op.name in names
+    }
     layers = {
-        op.name: _quantize_weights(
-            op, op.bias.astype(np.float64) + rest.get(op.name, 0.0), tensors[op.input]
-        )
+        op.name: _quantize_weights(op, tensors[op.input])
         for op in graph.weighted()
         if op.name not in float_layers
     }
@@ -88,7 +83,7 @@ def with_integer_normaliser(graph: Graph) -> Graph:
     """
     normalise, *others = graph.operators
     assert isinstance(normalise, Normalise)
-    if not (np.ptp(normalise.mean) or np.ptp(normalise.std)):
+    if _is_uniform(normalise):
         return graph
     channels = len(normalise.mean)
     gain = 1 / normalise.std.astype(np.float64)
@@ -115,10 +110,11 @@ def with_integer_normaliser(graph: Graph) -> Graph:
     )
 
 
-def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> tuple[str, ...]:
+def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> frozenset[str]:
     """Return the tensors that something computing in int8 makes or reads.
 
-    An operator without weights is in float where all that it reads is made in float.
+    An operator without weights is in float where all that it reads is made in float. The image is
+    bytes to begin with, whoever reads it, if one affine is its normalisation.
     """
     in_float = set(float_layers)
     for op in graph.operators:
@@ -126,10 +122,10 @@ def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> tuple[str,
             in_float.add(op.name)
     read = {name for op in graph.operators if op.name not in in_float for name in inputs_of(op)}
     made = {op.name for op in graph.operators} - in_float
-    return tuple(
+    return frozenset(
         op.name
         for op in graph.operators
-        if op.name in read or (op.name in made and not isinstance(op, Normalise))
+        if op.name in read or (_is_uniform(op) if isinstance(op, Normalise) else op.name in made)
     )
 
 
@@ -181,27 +177,51 @@ def _affine(low: float, high: float, *, symmetric: bool) -> Affine:
     return Affine(scale=scale, zero_point=zero_point)
 
 
-def _image_affine(normalise: Normalise) -> Affine:
-    """Return the affine under which the image's own bytes are the normalised tensor."""
-    assert not (np.ptp(normalise.mean) or np.ptp(normalise.std))
-    # Halves round up: the mean of 127.5 in Google's checkpoints becomes 128.
-    zero_point = int(np.floor(float(normalise.mean[0]) + 0.5))
-    return Affine(scale=float(np.float32(1 / float(normalise.std[0]))), zero_point=zero_point)
+def _fixed_affine(op: Operator) -> Affine | None:
+    """Return the affine of a tensor that leaves no choice: the image's bytes, a sigmoid."""
+    match op:
+        case Normalise() if _is_uniform(op):
+            # The image's own bytes are the normalised tensor. Halves round up: the mean of 127.5
+            # in Google's checkpoints becomes 128.
+            zero_point = int(np.floor(float(op.mean[0]) + 0.5))
+            return Affine(scale=float(np.float32(1 / float(op.std[0]))), zero_point=zero_point)
+        case Activate(function="sigmoid"):
+            return SIGMOID
+        case _:
+            return None
 
 
-def _zero_point_rest(
-    graph: Graph, normalise: Normalise, affine: Affine
-) -> Mapping[str, Float64Array]:
-    """Return what the image's whole zero point rounds away, as a bias (out,) for each reader."""
+def _is_uniform(op: Normalise) -> bool:
+    return not (np.ptp(op.mean) or np.ptp(op.std))
+
+
+def _with_whole_zero_point(graph: Graph) -> Graph:
+    """Return `graph` with what the image's whole zero point rounds away in its readers' biases.
+
+    That is exact but at the padded border.
+    """
+    normalise = graph.operators[0]
+    affine = _fixed_affine(normalise)
+    if affine is None:
+        return graph
+    assert isinstance(normalise, Normalise)
     rest = (affine.zero_point - float(normalise.mean[0])) / float(normalise.std[0])
-    return {
-        op.name: op.weight.reshape(len(op.weight), -1).astype(np.float64).sum(axis=1) * rest
-        for op in graph.weighted()
-        if op.input == normalise.name
-    }
+    operators = tuple(
+        replace(
+            op,
+            bias=(
+                op.bias + op.weight.reshape(len(op.weight), -1).sum(axis=1, dtype=np.float64) * rest
+            ).astype(np.float32),
+        )
+        if isinstance(op, Weighted) and op.input == normalise.name
+        else op
+        for op in graph.operators
+    )
+    return replace(graph, operators=operators)
 
 
-def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> QuantizedWeights:
+def _quantize_weights(op: Weighted, source: Affine) -> QuantizedWeights:
+    bias = op.bias.astype(np.float64)
     flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
     scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
     # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.
@@ -218,5 +238,3 @@ def _quantize_weights(op: Weighted, bias: Float64Array, source: Affine) -> Quant
 def float_operators(quantized: QuantizedGraph) -> tuple[str, ...]:
     """Return the names of the layers with weights that compute in float."""
     return tuple(op.name for op in quantized.graph.weighted() if op.name not in quantized.layers)
-
-

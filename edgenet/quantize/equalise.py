@@ -84,9 +84,7 @@ def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Equal
     )
 
 
-def _factors(
-    source: Convolution, reader: Weighted, seen: ChannelStatistics
-) -> Float64Array | None:
+def _factors(source: Convolution, reader: Weighted, seen: ChannelStatistics) -> Float64Array | None:
     """Return what to multiply each channel between two layers by, (channels,); None: leave it."""
     low, high = ACTIVATION_RANGES[source.activation]
     if is_depthwise(reader) and len(reader.weight) == len(seen.high):

@@ -59,6 +59,7 @@ def test_clear_pictures_of_different_classes_are_chosen():
     logits[np.arange(8), best] = lead
     assert choose_pictures(logits) == (0, 1, 2, 3)
     assert choose_pictures(logits, 2) == (0, 3)
+    assert choose_pictures(np.eye(9, dtype=np.float32), 4) == (0, 2, 4, 6)
     assert choose_pictures(logits[:1]) == (0,)
     assert choose_pictures(logits[:, :1]) == (0, 1, 2, 3)
 
