@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -280,13 +280,21 @@ class QuantizedGraph:
     Every consumer of a tensor in `tensors` sees its 8-bit value. An operator computes in int8 when
     `is_integer` says so; any other runs in float, between what it reads and what it makes.
     A `Normalise` whose output is in `tensors` leaves the bytes as they are: the affine then *is*
-    the normalisation, and what its whole zero point rounds away sits in the next layer's bias.
+    the normalisation, and what its whole zero point rounds away sits in the next layer's bias. (In
+    the symmetric form it computes in float like any other operator.)
     An int8 operator needs no separate activation where the affine of its output ends with it.
     """
 
     graph: Graph
     tensors: Mapping[str, Affine]
     layers: Mapping[str, QuantizedWeights]
+    sums: Mapping[str, Affine] = field(default_factory=dict)
+    """Outputs of int8 layers that leave in float, as their sums of products are.
+
+    The affine is what 8 bits would have, for formats that cannot write sums.
+    """
+    symmetric: bool = False
+    """Every zero point is 0 in int8 (128 here): TensorRT knows no other."""
 
     def is_integer(self, op: Operator) -> bool:
         """Tell whether `op` computes in int8: all it reads and makes is, and its weights are."""

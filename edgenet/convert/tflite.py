@@ -25,6 +25,7 @@ from edgenet.convert.tflite_file import (
     INT8,
     UINT8,
     File,
+    per_channel,
     per_tensor,
     shape_of,
 )
@@ -46,6 +47,7 @@ from edgenet.graph import (
     Operator,
     Pool,
     QuantizedGraph,
+    Weighted,
 )
 
 FILE_IDENTIFIER = b"TFL3"
@@ -71,6 +73,12 @@ LOGISTIC_AFFINE = Affine(scale=1 / 256, zero_point=0)
 """The one output that TFLite's int8 LOGISTIC has."""
 
 
+WINDOWS = 2
+"""How many int8 layers make a float output between them, see `_windows`."""
+WINDOW_REACH = 1.25
+"""What they cover together, in ranges of the 8 bits that they stand for: images vary."""
+
+
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:
     """Write `graph` to `path` in float32; the bytes depend on the arguments alone."""
     path.write_bytes(_bytes(_nothing_quantized(graph), np.dtype(np.float32), description))
@@ -87,12 +95,13 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
     """Write `quantized` to `path`: int8 where it says so, float32 elsewhere.
 
-    Raises `ConversionFailed` for a form that breaks one of `int8_rules` and for an int8 layer whose
-    output is no 8-bit tensor, which TFLite cannot hold.
+    Raises `ConversionFailed` for a form that breaks one of `int8_rules` and for an int8 layer, not
+    fully connected, whose output is no 8-bit tensor, which TFLite cannot hold.
     """
     int8_rules.check(quantized)
-    for layer in quantized.layers:
-        int8_rules.require_8_bits(layer, layer, quantized)
+    for op in quantized.graph.weighted():
+        if op.name in quantized.layers and not _is_sum(op, quantized):
+            int8_rules.require_8_bits(op.name, op.name, quantized)
     path.write_bytes(_bytes(quantized, np.dtype(np.float32), description))
 
 
@@ -492,6 +501,9 @@ def _concatenate(file: File, op: Concatenate) -> None:
 
 
 def _fully_connected(file: File, op: FullyConnected) -> None:
+    if _is_sum(op, file.quantized):
+        _windows(file, op, file.quantized.sums[op.name])
+        return
     _with_activation(
         file,
         op,
@@ -502,6 +514,59 @@ def _fully_connected(file: File, op: FullyConnected) -> None:
         ],
         tfl.FullyConnectedOptionsT(),
     )
+
+
+def _is_sum(op: Weighted, quantized: QuantizedGraph) -> bool:
+    """Tell whether a layer computes in int8 and gives out its sums in float."""
+    whole = isinstance(op, FullyConnected) and op.activation is None
+    return whole and op.name in quantized.layers and op.name in quantized.sums
+
+
+def _windows(file: File, op: FullyConnected, affine: Affine) -> None:
+    """Add an int8 layer with a float output of more than 8 bits.
+
+    TFLite's int8 layer can only give out bytes. So the layer is added several times, with the same
+    weights: each has a window of the output, finely stepped, and stands still at its ends for what
+    lies beyond it. The sum of all is the output in `WINDOWS` times as many steps.
+    """
+    layer = file.quantized.layers[op.name]
+    source = file.tensor(op.input, INT8)
+    weight, _ = file.add_weights(op, (0, 1), channel_axis=0)
+    bias_scale = np.float32(file.quantized.tensors[op.input].scale) * layer.scale
+    scale = float(np.float32(affine.scale * WINDOW_REACH / WINDOWS))
+    width = 255 * scale
+    middle = affine.scale * (127.5 - affine.zero_point)
+    zero_point = round(width / 2 / scale - middle / WINDOWS / scale)
+    window = Affine(scale=scale, zero_point=int(np.clip(zero_point, 0, 255)))
+    lowest = -window.zero_point * scale * WINDOWS
+    total = -1
+    for number in range(WINDOWS):
+        # A window's own values begin at its share of the lowest, so that their sum is the output.
+        shift = lowest + number * width + window.zero_point * scale
+        bias = (layer.bias - np.rint(shift / bias_scale.astype(np.float64))).astype(np.int32)
+        name = f"{op.name}/window{number}"
+        values = file.add_constant(f"{name}/bias", bias, per_channel(bias_scale, 0))
+        shape = shape_of(file.shapes[op.name])
+        part = file.add_tensor(f"{name}/int8", INT8, shape, per_tensor(window, INT8))
+        file.add_operator(
+            tfl.BuiltinOperator.FULLY_CONNECTED,
+            [source, weight, values],
+            part,
+            tfl.FullyConnectedOptionsT(),
+        )
+        real = file.add_tensor(name, FLOAT32, shape)
+        file.add_dequantize(part, real)
+        last = number == WINDOWS - 1
+        if number == 0:
+            total = real
+            continue
+        target = (
+            file.add_output(op.name, FLOAT32)
+            if last
+            else file.add_tensor(f"{name}/sum", FLOAT32, shape)
+        )
+        file.add_operator(tfl.BuiltinOperator.ADD, [total, real], target, tfl.AddOptionsT())
+        total = target
 
 
 def _scalar_if_equal(values: Float32Array) -> Float32Array:

@@ -1,10 +1,8 @@
-"""From plain ONNX nodes to edgenet's operators, folding on the way.
+"""From plain ONNX nodes to edgenet's operators.
 
-Every node becomes an operator, goes into the one before it (BatchNorm, constants and activations
-behind a layer that nobody else reads), or is a view: reshapes and turns move nothing until an
-operator needs the tensor as a map (C, H, W) or as a vector (C,). Patterns follow from that: x + 3,
-clipped to 0 ... 6, over 6, is a layer with the activation `unit`, and x times it is a hard-swish.
-Folding computes in float64. Knows nothing of files; needs numpy only.
+Every node becomes an operator, goes into the one before it, or is a view: reshapes and turns move
+nothing until an operator needs the tensor as a map (C, H, W) or as a vector (C,). Knows what ONNX
+means, and nothing of files; what can be folded into what is the assembly's business.
 """
 
 from __future__ import annotations
@@ -18,32 +16,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edgenet.graph import (
-    ACTIVATION_RANGES,
     IMAGE,
     LOGITS,
     Activate,
     Add,
     Concatenate,
     Convolution,
-    Flatten,
     FullyConnected,
     GlobalAveragePool,
     Multiply,
     Normalise,
     Operator,
     Pool,
-    is_depthwise,
 )
+from edgenet.models.assembly import NO_PAD, Assembly, Float64Array, clip_activation, float32
 from edgenet.models.onnx_names import Names
 from edgenet.models.onnx_nodes import Network, Node
 
-Float64Array = npt.NDArray[np.float64]
 Pad = tuple[int, int, int, int]
 """(top, bottom, left, right)."""
 
 FLOAT32 = 1
 """TensorProto.FLOAT"""
-NO_PAD: Pad = (0, 0, 0, 0)
 NORMALISED = "normalised"
 UNBOUNDED = float(np.finfo(np.float32).max)
 """Exporters write this, or half of nothing, where a Clip has no bound."""
@@ -78,15 +72,9 @@ class _Lowering:
         self.constants = network.constants
         self.readers = network.readers()
         self.names = Names((IMAGE, LOGITS, normalise.name))
-        self.operators: dict[str, Operator] = {normalise.name: normalise}
         side = network.resolution
-        self.shapes: dict[str, tuple[int, ...]] = {normalise.name: (3, side, side)}
-        self.reads: dict[str, int] = {}
-        """How many nodes still read each operator's output."""
+        self.net = Assembly(normalise, (3, side, side), unique=self.names.unique)
         self.views: dict[str, _View] = {}
-        self.diagonal: set[str] = set()
-        """Fully connected layers that only scale and shift: they go into the next one."""
-        self.flattened: dict[str, str] = {}
         image = network.input_name
         self._bind(image, normalise.name, channels_last=network.layout == "NHWC")
 
@@ -105,8 +93,8 @@ class _Lowering:
         if math.prod(output.shape) != max(output.shape):
             raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
         name = self._vector(last, self.network.output_tensor)
-        assert name == next(reversed(self.operators))
-        return tuple(self.operators.values())
+        assert name == next(reversed(self.net.operators))
+        return tuple(self.net.operators.values())
 
     # What tensors are
 
@@ -116,20 +104,14 @@ class _Lowering:
             tensor,
             _View(
                 operator=operator,
-                shape=_seen(self.shapes[operator], channels_last),
+                shape=_seen(self.net.shapes[operator], channels_last),
                 channels_last=channels_last,
             ),
         )
 
     def _bind_view(self, tensor: str, view: _View) -> None:
         self.views[tensor] = view
-        # An operator that was there before has been read once for this tensor.
-        before = self.reads.get(view.operator, 1) - 1
-        self.reads[view.operator] = before + self.readers[tensor]
-
-    def _is_shared(self, operator: str) -> bool:
-        """Tell whether others read an operator, so that nothing can be folded into it."""
-        return self.reads.get(operator, 1) > 1
+        self.net.note_readers(view.operator, self.readers[tensor])
 
     def _rebind(self, node: Node, view: _View, operator: str) -> None:
         """Say that `operator` makes the node's output, seen as `view` sees the node's input."""
@@ -151,12 +133,12 @@ class _Lowering:
     def _map(self, node: Node, tensor: str) -> _View:
         """Return a view of a (C, H, W) operator, in the order in which the file sees it."""
         view = self._view(node, tensor)
-        if len(self.shapes[view.operator]) == 1:
-            channels = self.shapes[view.operator][0]
+        if len(self.net.shapes[view.operator]) == 1:
+            channels = self.net.shapes[view.operator][0]
             fits = view.shape in ((1, channels, 1, 1), (1, 1, 1, channels))
-            if not fits or not self._to_map(view.operator):
+            if not fits or not self.net.make_map(view.operator):
                 raise node.refuse(f"reads {_times(view.shape)}, which is not channels x H x W")
-        shape = self.shapes[view.operator]
+        shape = self.net.shapes[view.operator]
         padded = (shape[0], *_grown(shape[1:], view.pad))
         for channels_last in (False, True):
             same_order = channels_last == view.channels_last or padded[1:] == (1, 1)
@@ -183,95 +165,12 @@ class _Lowering:
         name = view.operator
         if max(view.shape) != math.prod(view.shape):
             raise node.refuse(f"reads {_times(view.shape)} where edgenet takes batch x channels")
-        shape = self.shapes[name]
+        shape = self.net.shapes[name]
         if len(shape) == 1:
             return name, None
         moved = view.channels_last and 1 not in (shape[0], shape[1] * shape[2])
         order = np.arange(math.prod(shape)).reshape(shape).transpose(1, 2, 0).ravel()
-        if not self._to_vector(name):
-            name = self._flatten(name)
-        return name, order if moved else None
-
-    def _flatten(self, name: str) -> str:
-        if name not in self.flattened:
-            flat = self.names.unique(f"{name}.flatten")
-            self.operators[flat] = Flatten(name=flat, input=name)
-            self.shapes[flat] = (math.prod(self.shapes[name]),)
-            self.reads[flat] = self.reads[name]
-            self.flattened[name] = flat
-        return self.flattened[name]
-
-    def _to_vector(self, name: str) -> bool:
-        """Make an operator's (C, 1, 1) output (C,), if all that leads to it can; tell whether."""
-        op = self.operators[name]
-        changed: Operator
-        match op:
-            case GlobalAveragePool():
-                changed = replace(op, keep_map=False)
-            case Convolution(groups=1, pad=(0, 0, 0, 0)) if op.weight.shape[2:] == (
-                1,
-                1,
-            ) and self._single(op.input):
-                changed = FullyConnected(
-                    name=name,
-                    input=op.input,
-                    weight=op.weight[:, :, 0, 0],
-                    bias=op.bias,
-                    activation=op.activation,
-                )
-            case Activate() if self._single(op.input):
-                changed = op
-            case _:
-                return False
-        if self._is_shared(name):
-            return False
-        if not isinstance(op, GlobalAveragePool) and not self._to_vector(op.input):
-            return False
-        self._replace(changed, self.shapes[name][:1])
-        return True
-
-    def _single(self, name: str) -> bool:
-        return self.shapes[name][1:] == (1, 1)
-
-    def _to_map(self, name: str) -> bool:
-        """Make an operator's (C,) output (C, 1, 1), if all that leads to it can; tell whether."""
-        op = self.operators[name]
-        changed: Operator
-        match op:
-            case GlobalAveragePool():
-                changed = replace(op, keep_map=True)
-            case FullyConnected():
-                changed = Convolution(
-                    name=name,
-                    input=op.input,
-                    weight=op.weight[:, :, None, None],
-                    bias=op.bias,
-                    stride=(1, 1),
-                    pad=NO_PAD,
-                    groups=1,
-                    activation=op.activation,
-                )
-            case Activate():
-                changed = op
-            case _:
-                return False
-        if self._is_shared(name):
-            return False
-        if not isinstance(op, GlobalAveragePool) and not self._to_map(op.input):
-            return False
-        self._replace(changed, (self.shapes[name][0], 1, 1))
-        return True
-
-    def _replace(self, op: Operator, shape: tuple[int, ...] | None = None) -> None:
-        """Put `op` in the place of the operator of its name."""
-        self.operators[op.name] = op
-        if shape is not None:
-            self.shapes[op.name] = shape
-
-    def _append(self, op: Operator, shape: tuple[int, ...]) -> str:
-        self.operators[op.name] = op
-        self.shapes[op.name] = shape
-        return op.name
+        return self.net.vector(name), order if moved else None
 
     def _constant(self, node: Node, index: int) -> npt.NDArray[Any] | None:
         """Return a constant input, None where it is left out."""
@@ -305,15 +204,15 @@ class _Lowering:
         op = Convolution(
             name=self.names.of_layer(node),
             input=view.operator,
-            weight=_float32(weight),
-            bias=_float32(np.zeros(len(weight)) if bias is None else bias),
+            weight=float32(weight),
+            bias=float32(np.zeros(len(weight)) if bias is None else bias),
             stride=stride,
             pad=self._pad(node, view, window, stride),
             groups=int(node.attributes.get("group", 1)),
             dilation=int(dilations[0]),
             activation=None,
         )
-        self._bind(node.output, self._append(op, self.network.shapes[node.output][1:]))
+        self._bind(node.output, self.net.append(op, self.network.shapes[node.output][1:]))
 
     def _pad(
         self, node: Node, view: _View, window: tuple[int, ...], stride: tuple[int, int]
@@ -358,20 +257,14 @@ class _Lowering:
             moved = np.empty_like(weight)
             moved[:, order] = weight
             weight = moved
-        before = self.operators[source]
-        if source in self.diagonal and not self._is_shared(source):
-            assert isinstance(before, FullyConnected)
-            bias = bias + weight @ before.bias
-            weight = weight * np.diag(before.weight)
-            source = before.input
-            del self.operators[before.name]
+        source, weight, bias = self.net.without_diagonal(source, weight, bias)
         op = FullyConnected(
             name=self.names.of_layer(node),
             input=source,
-            weight=_float32(weight),
-            bias=_float32(bias),
+            weight=float32(weight),
+            bias=float32(bias),
         )
-        self._append(op, (len(weight),))
+        self.net.append(op, (len(weight),))
         self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
 
     def _shape(self, node: Node) -> tuple[int, ...]:
@@ -382,14 +275,14 @@ class _Lowering:
     def max_pool(self, node: Node) -> None:
         """MaxPool; zeros of a Pad before it never win where the input is not negative."""
         view = self._channels_first(node, node.inputs[0])
-        if view.pad != NO_PAD and not self._never_negative(view.operator):
+        if view.pad != NO_PAD and not self.net.is_never_negative(view.operator):
             raise node.refuse(
                 "follows a Pad with zeros and can see negative values, where they win; "
                 "put the padding into MaxPool itself"
             )
         kernel, stride = self._window(node)
         top, bottom, left, right = self._pad(node, view, kernel, stride)
-        sides, out = self.shapes[view.operator][1:], self._shape(node)[2:]
+        sides, out = self.net.shapes[view.operator][1:], self._shape(node)[2:]
         # With ceil_mode the last windows reach beyond the edge.
         rest = [
             max(0, (o - 1) * s + k - side - p)
@@ -406,7 +299,7 @@ class _Lowering:
         view = self._channels_first(node, node.inputs[0])
         kernel, stride = self._window(node)
         pad = self._pad(node, view, kernel, stride)
-        sides = self.shapes[view.operator][1:]
+        sides = self.net.shapes[view.operator][1:]
         grown, out = _grown(sides, pad), self._shape(node)[2:]
         reach = tuple((o - 1) * s + k for o, s, k in zip(out, stride, kernel, strict=True))
         if any(r > g for r, g in zip(reach, grown, strict=True)):
@@ -419,7 +312,7 @@ class _Lowering:
             return
         if pad != view.pad and not node.attributes.get("count_include_pad", 0):
             raise node.refuse("has padding and count_include_pad=0; edgenet takes no padding or 1")
-        channels = self.shapes[view.operator][0]
+        channels = self.net.shapes[view.operator][0]
         op = Convolution(
             name=self.names.of_step(node),
             input=view.operator,
@@ -430,7 +323,7 @@ class _Lowering:
             groups=channels,
             activation=None,
         )
-        self._bind(node.output, self._append(op, self._shape(node)[1:]))
+        self._bind(node.output, self.net.append(op, self._shape(node)[1:]))
 
     def _window(self, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return kernel and stride of a pooling."""
@@ -456,19 +349,13 @@ class _Lowering:
             stride=stride,
             pad=pad,
         )
-        self._bind(node.output, self._append(op, self._shape(node)[1:]))
-
-    def _never_negative(self, name: str) -> bool:
-        op = self.operators[name]
-        if isinstance(op, Activate):
-            return op.function != "hard_swish"
-        return getattr(op, "activation", None) is not None
+        self._bind(node.output, self.net.append(op, self._shape(node)[1:]))
 
     def global_average_pool(self, node: Node) -> None:
         """GlobalAveragePool, or an AveragePool or ReduceMean that is one."""
         view = self._map(node, self._unpadded_name(node))
         op = GlobalAveragePool(name=self.names.of_step(node), input=view.operator, keep_map=True)
-        self._append(op, (self.shapes[view.operator][0], 1, 1))
+        self.net.append(op, (self.net.shapes[view.operator][0], 1, 1))
         self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
 
     def _unpadded_name(self, node: Node) -> str:
@@ -478,7 +365,7 @@ class _Lowering:
     def global_max_pool(self, node: Node) -> None:
         """GlobalMaxPool: one window over all of it."""
         view = self._channels_first(node, self._unpadded_name(node))
-        height, width = self.shapes[view.operator][1:]
+        height, width = self.net.shapes[view.operator][1:]
         self._pool(node, view, "max", (height, width), (1, 1), NO_PAD)
 
     def reduce_mean(self, node: Node) -> None:
@@ -570,9 +457,9 @@ class _Lowering:
     def total(self, node: Node) -> None:
         """Sum: additions one after the other."""
         views = [self._canonical(node, name) for name in node.inputs]
-        shape = self.shapes[views[0].operator]
+        shape = self.net.shapes[views[0].operator]
         if any(
-            self.shapes[view.operator] != shape or view.channels_last != views[0].channels_last
+            self.net.shapes[view.operator] != shape or view.channels_last != views[0].channels_last
             for view in views
         ):
             seen = " and ".join(_times(view.shape) for view in views)
@@ -583,7 +470,7 @@ class _Lowering:
         name = views[0].operator
         for view in views[1:]:
             op = Add(name=self.names.of_step(node), inputs=(name, view.operator))
-            name = self._append(op, shape)
+            name = self.net.append(op, shape)
         self._rebind(node, views[0], name)
 
     def subtract(self, node: Node) -> None:
@@ -602,17 +489,17 @@ class _Lowering:
             self._affine(node, node.inputs[1 - fixed], self._weights(node, fixed), np.zeros(1))
             return
         views = [self._canonical(node, name) for name in node.inputs]
-        first, second = sorted(views, key=lambda v: -math.prod(self.shapes[v.operator]))
-        large, small = self.shapes[first.operator], self.shapes[second.operator]
+        first, second = sorted(views, key=lambda v: -math.prod(self.net.shapes[v.operator]))
+        large, small = self.net.shapes[first.operator], self.net.shapes[second.operator]
         same_order = first.channels_last == second.channels_last
         by_channel = len(large) == 3 and small == (large[0], 1, 1)
         if not (by_channel or (small == large and same_order)):
             seen = " and ".join(_times(view.shape) for view in views)
             raise node.refuse(f"multiplies {seen}; edgenet takes one shape, or a number a channel")
         op = Multiply(name=self.names.of_step(node), inputs=(first.operator, second.operator))
-        self._append(op, large)
+        self.net.append(op, large)
         self._rebind(node, first, op.name)
-        self._as_hard_swish(op.name)
+        self.net.fuse_hard_swish(op.name)
 
     def divide(self, node: Node) -> None:
         """Division by a constant."""
@@ -649,93 +536,11 @@ class _Lowering:
             raise node.refuse(f"makes {_times(self._shape(node))} of {_times(view.shape)}")
         if scale.size > 1 or shift.size > 1:
             view = self._canonical(node, tensor)
-        channels = self.shapes[view.operator][0]
+        channels = self.net.shapes[view.operator][0]
         axis = len(view.shape) - 1 if view.channels_last or len(view.shape) != 4 else 1
         gain, offset = (_per_channel(node, v, view.shape, axis, channels) for v in (scale, shift))
-        return replace(view, operator=self._scaled(node, view.operator, gain, offset))
-
-    def _scaled(self, node: Node, name: str, scale: Float64Array, shift: Float64Array) -> str:
-        """Return the operator that makes scale * x + shift, (C,) each: `name` itself if it can."""
-        op = self.operators[name]
-        if bool(np.all(scale == 1) and np.all(shift == 0)):
-            return name
-        if not self._is_shared(name) and self._fold(name, scale, shift):
-            return name
-        new = self.names.of_step(node)
-        if len(self.shapes[name]) == 3:
-            self._append(_by_channel(new, name, scale, shift), self.shapes[name])
-        else:
-            self.diagonal.add(new)
-            layer = FullyConnected(
-                name=new,
-                input=op.name,
-                weight=_float32(np.diag(scale)),
-                bias=_float32(shift),
-            )
-            self._append(layer, self.shapes[name])
-        return new
-
-    def _fold(self, name: str, scale: Float64Array, shift: Float64Array) -> bool:
-        """Put a scale and a shift into the operator before, if it has weights for them."""
-        op = self.operators[name]
-        still, upwards = bool(np.all(shift == 0)), bool(np.all(scale > 0))
-        match op:
-            case Normalise() if upwards:
-                step = op.std / scale
-                mean = op.mean - shift * step
-                self._replace(replace(op, mean=_float32(mean), std=_float32(step)))
-            case Convolution() | FullyConnected():
-                activation = op.activation
-                if activation is not None and not (still and upwards):
-                    return False
-                if activation == "relu6" and np.allclose(scale, 1 / 6, rtol=1e-5, atol=0):
-                    activation = "unit"
-                elif activation not in (None, "relu"):
-                    return False
-                weight = op.weight * scale.reshape(-1, *(1,) * (op.weight.ndim - 1))
-                bias = op.bias * scale + shift
-                self._replace(
-                    replace(op, weight=_float32(weight), bias=_float32(bias), activation=activation)
-                )
-            case Multiply() if still:
-                # x * relu6(x + 3), over 6: the sixth belongs to the second factor.
-                gates = [
-                    factor
-                    for factor in op.inputs
-                    if getattr(self.operators[factor], "activation", None) == "relu6"
-                    and not self._is_shared(factor)
-                ]
-                if not gates or not self._fold(gates[-1], scale, shift):
-                    return False
-                self._as_hard_swish(name)
-            case _:
-                return False
-        return True
-
-    def _as_hard_swish(self, name: str) -> None:
-        """Make x * clip(x / 6 + 1/2, 0, 1) one hard-swish."""
-        op = self.operators[name]
-        assert isinstance(op, Multiply)
-        for x, other in (op.inputs, op.inputs[::-1]):
-            gate = self.operators[other]
-            if (
-                isinstance(gate, Convolution | FullyConnected)
-                and gate.input == x
-                and gate.activation == "unit"
-                and not self._is_shared(other)
-                and self._is_by_channel(gate)
-            ):
-                weight = np.diag(gate.weight) if gate.weight.ndim == 2 else gate.weight
-                if np.allclose(weight, 1 / 6, rtol=1e-5) and np.allclose(gate.bias, 0.5):
-                    del self.operators[other]
-                    self.reads[x] -= 1
-                    self._replace(Activate(name=name, input=x, function="hard_swish"))
-                    return
-
-    def _is_by_channel(self, gate: Convolution | FullyConnected) -> bool:
-        if isinstance(gate, FullyConnected):
-            return gate.name in self.diagonal
-        return is_depthwise(gate) and gate.weight.shape[2:] == (1, 1) and gate.pad == NO_PAD
+        name = self.net.scale(view.operator, gain, offset, name=lambda: self.names.of_step(node))
+        return replace(view, operator=name)
 
     # Activations
 
@@ -766,15 +571,11 @@ class _Lowering:
         """Make the node's output what `view` sees, clipped, in the operator itself if it can."""
         low = -math.inf if low <= -UNBOUNDED else low
         high = math.inf if high >= UNBOUNDED else high
-        op = self.operators[view.operator]
-        if not self._is_shared(op.name):
-            clipped = _clipped(op, low, high)
-            if clipped is not None:
-                self._replace(clipped)
-                self._bind_view(node.output, view)
-                return
-        function = _activation(low, high, None)
-        if function == "none":
+        if self.net.clip(view.operator, low, high):
+            self._bind_view(node.output, view)
+            return
+        function = clip_activation(low, high)
+        if function == "nothing":
             self._bind_view(node.output, view)
         elif function is None:
             raise node.refuse(
@@ -800,7 +601,7 @@ class _Lowering:
 
     def _function(self, node: Node, view: _View, function: Any) -> None:
         op = Activate(name=self.names.of_step(node), input=view.operator, function=function)
-        self._append(op, self.shapes[view.operator])
+        self.net.append(op, self.net.shapes[view.operator])
         self._rebind(node, view, op.name)
 
     def concatenate(self, node: Node) -> None:
@@ -812,12 +613,12 @@ class _Lowering:
             view.channels_last != last for view in views
         ):
             raise node.refuse(f"joins along axis {axis}; edgenet takes the channels' axis")
-        parts = [self.shapes[view.operator] for view in views]
+        parts = [self.net.shapes[view.operator] for view in views]
         shape = (sum(part[0] for part in parts), *parts[0][1:])
         op = Concatenate(
             name=self.names.of_step(node), inputs=tuple(view.operator for view in views)
         )
-        self._append(op, shape)
+        self.net.append(op, shape)
         self._bind(node.output, op.name, channels_last=last)
 
     def softmax(self, node: Node) -> None:
@@ -872,20 +673,6 @@ TAKEN = ", ".join(
 )
 
 
-def _by_channel(name: str, source: str, scale: Float64Array, shift: Float64Array) -> Convolution:
-    """Return the depthwise 1 x 1 convolution that scales and shifts each channel."""
-    return Convolution(
-        name=name,
-        input=source,
-        weight=_float32(scale.reshape(-1, 1, 1, 1)),
-        bias=_float32(shift),
-        stride=(1, 1),
-        pad=NO_PAD,
-        groups=len(scale),
-        activation=None,
-    )
-
-
 def _per_channel(
     node: Node, values: Float64Array, shape: tuple[int, ...], axis: int, channels: int
 ) -> Float64Array:
@@ -898,34 +685,6 @@ def _per_channel(
             f"its constant is {_times(values.shape)}; edgenet takes one number, or one a channel"
         )
     return values.ravel()
-
-
-def _clipped(op: Operator, low: float, high: float) -> Operator | None:
-    """Return `op` with the clip in its activation; None if it cannot carry it."""
-    if isinstance(op, Convolution | FullyConnected | Add):
-        both = _activation(low, high, op.activation)
-        if both is not None:
-            return replace(op, activation=None if both == "none" else both)
-    if isinstance(op, Activate) and op.function in ACTIVATION_RANGES:
-        both = _activation(low, high, op.function)
-        if both is not None:
-            return replace(op, function=both)
-    return None
-
-
-def _activation(low: float, high: float, before: str | None) -> Any:
-    """Return the activation that clips as `before` and then to low ... high.
-
-    "none" where nothing is clipped, None where no activation does it.
-    """
-    lowest, highest = ACTIVATION_RANGES[before]
-    low = max(low, -math.inf if lowest is None else lowest)
-    high = min(high, math.inf if highest is None else highest)
-    for name, (least, most) in ACTIVATION_RANGES.items():
-        bounds = (-math.inf if least is None else least, math.inf if most is None else most)
-        if (low, high) == bounds:
-            return name or "none"
-    return None
 
 
 def _seen(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
@@ -944,7 +703,3 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    return np.array(values, np.float32, order="C")

@@ -116,7 +116,7 @@ def load_model(path: Path) -> tuple[Any, str]:
         ) from error
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError) as error:  # a name may be no UTF-8
         raise BadWeights(f"{path}: is not a valid ONNX model ({_first_line(error)})") from error
     return model, digest.hexdigest()
 
@@ -135,7 +135,7 @@ def read_network(model: Any, *, resolution: int | None) -> Network:
         raise BadWeights("has sparse weights; export it with dense ones")
     image, layout, batch = _image_input(graph, resolution)
     output = _output(graph)
-    steps = _Steps(opset, {t.name: numpy_helper.to_array(t) for t in graph.initializer}, batch)
+    steps = _Steps(opset, {t.name: _values(t) for t in graph.initializer}, batch)
     steps.types[image.name] = image.type
     for node in _live(graph.node, output):
         steps.take(node)
@@ -184,7 +184,8 @@ def _image_input(graph: Any, resolution: int | None) -> tuple[Any, Literal["NCHW
         raise BadWeights(f"has {len(inputs)} inputs ({names}); edgenet takes one image")
     image = inputs[0]
     if _dtype(image.type) not in (TensorProto.FLOAT, TensorProto.UINT8):
-        kind = TensorProto.DataType.Name(_dtype(image.type))
+        kinds = {number: kind for kind, number in TensorProto.DataType.items()}
+        kind = kinds.get(_dtype(image.type), "of an unknown type")
         raise BadWeights(f"input {image.name!r} is {kind}; export it with float32 (or uint8) input")
     dims = image.type.tensor_type.shape.dim
     sizes = [int(d.dim_value) if d.HasField("dim_value") else None for d in dims]
@@ -339,7 +340,7 @@ class _Steps:
 def _plain(node: Any) -> Node:
     return Node(
         kind=node.op_type,
-        name=node.name,
+        name=node.name if isinstance(node.name, str) else "",  # protobuf lets bytes through
         inputs=tuple(node.input),
         output=node.output[0],
         attributes={a.name: helper.get_attribute_value(a) for a in node.attribute},
@@ -366,6 +367,14 @@ def _captured(node: Any) -> list[str]:
     """Return what the branches of an If or Loop read from outside (and a little more)."""
     branches = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
     return [name for branch in branches for inner in branch.node for name in inner.input]
+
+
+def _values(tensor: Any) -> Array:
+    """Return a tensor of weights."""
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadWeights(f"weights {tensor.name!r} are damaged ({_first_line(error)})") from error
 
 
 def _dtype(kind: Any) -> int:

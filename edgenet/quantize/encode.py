@@ -18,6 +18,7 @@ from edgenet.graph import (
     Affine,
     Concatenate,
     Convolution,
+    FullyConnected,
     Graph,
     Normalise,
     Operator,
@@ -28,7 +29,6 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.quantize.simulate import STEPS
-from edgenet.quantize.statistics import ChannelStatistics
 
 WEIGHT_STEPS = 127
 """Largest 8-bit weight; -128 is left out so that the range is symmetric."""
@@ -44,26 +44,28 @@ Ranges = Mapping[str, tuple[float, float]]
 """Lowest and highest value that each tensor's 8 bits are to reach."""
 
 
-def min_max(statistics: Mapping[str, ChannelStatistics]) -> dict[str, tuple[float, float]]:
-    """Return each tensor's whole range over the calibration set."""
-    return {
-        name: (float(seen.low.min()), float(seen.high.max())) for name, seen in statistics.items()
-    }
-
-
 def encode(
-    graph: Graph, ranges: Ranges, *, float_layers: Collection[str] = (), symmetric: bool = False
+    graph: Graph,
+    ranges: Ranges,
+    *,
+    float_layers: Collection[str] = (),
+    float_output: bool = False,
+    symmetric: bool = False,
 ) -> QuantizedGraph:
     """Return the INT8 form of `graph`, the layers named in `float_layers` left in float.
+
+    With `float_output` a classifier's last layer, which computes in int8, gives out its sums.
 
     Activations are asymmetric per tensor, with `symmetric` at zero point 128 (0 in int8); weights
     are symmetric per output channel.
     """
-    graph = _with_whole_zero_point(graph)
-    names = _tensors_in_bytes(graph, float_layers)
+    if not symmetric:
+        graph = _with_whole_zero_point(graph)
+    names = tensors_in_bytes(graph, float_layers, symmetric=symmetric)
     covered = _shared(graph, _needed(graph, ranges))
     tensors = {
-        op.name: _fixed_affine(op) or _affine(*covered[op.name], symmetric=symmetric)
+        op.name: (not symmetric and _fixed_affine(op))
+        or _affine(*covered[op.name], symmetric=symmetric)
         for op in graph.operators
         if op.name in names
     }
@@ -72,7 +74,13 @@ def encode(
         for op in graph.weighted()
         if op.name not in float_layers
     }
-    return QuantizedGraph(graph=graph, tensors=tensors, layers=layers)
+    sums = {}
+    last = graph.operators[-1]
+    if float_output and isinstance(last, FullyConnected) and last.name in layers:
+        sums = {last.name: tensors.pop(last.name)}
+    return QuantizedGraph(
+        graph=graph, tensors=tensors, layers=layers, sums=sums, symmetric=symmetric
+    )
 
 
 def with_integer_normaliser(graph: Graph) -> Graph:
@@ -110,11 +118,13 @@ def with_integer_normaliser(graph: Graph) -> Graph:
     )
 
 
-def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> frozenset[str]:
+def tensors_in_bytes(
+    graph: Graph, float_layers: Collection[str], *, symmetric: bool = False
+) -> frozenset[str]:
     """Return the tensors that something computing in int8 makes or reads.
 
     An operator without weights is in float where all that it reads is made in float. The image is
-    bytes to begin with, whoever reads it, if one affine is its normalisation.
+    bytes to begin with, whoever reads it, if one affine can be its normalisation.
     """
     in_float = set(float_layers)
     for op in graph.operators:
@@ -125,7 +135,8 @@ def _tensors_in_bytes(graph: Graph, float_layers: Collection[str]) -> frozenset[
     return frozenset(
         op.name
         for op in graph.operators
-        if op.name in read or (_is_uniform(op) if isinstance(op, Normalise) else op.name in made)
+        if op.name in read
+        or (not symmetric and _is_uniform(op) if isinstance(op, Normalise) else op.name in made)
     )
 
 

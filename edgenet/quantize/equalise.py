@@ -124,10 +124,11 @@ def _shared_out(reader: Weighted, seen: ChannelStatistics) -> Float64Array | Non
     product = np.where(alive, product, 1.0)
     reach = np.where(alive, reach, 1.0)
     candidates = [np.where(alive, product**share / reach, 1.0) for share in SHARES]
-    return min(
+    best: Float64Array = min(
         (factors * reach.max() / (factors * reach).max() for factors in candidates),
         key=lambda factors: _noise(weight, seen, factors),
     )
+    return best
 
 
 def _noise(weight: Float64Array, seen: ChannelStatistics, factors: Float64Array) -> float:

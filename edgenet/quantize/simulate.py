@@ -65,7 +65,7 @@ def execute(quantized: QuantizedGraph, images: Tensor, watch: Watch) -> Tensor:
 def step(quantized: QuantizedGraph, op: Operator, *inputs: Tensor) -> Tensor:
     """Return one operator's output from the values of its inputs."""
     affine = quantized.tensors.get(op.name)
-    if isinstance(op, Normalise) and affine is not None:
+    if isinstance(op, Normalise) and affine is not None and not quantized.symmetric:
         return dequantize(inputs[0], affine)
     y = apply(real(quantized, op), *inputs)
     return y if affine is None else dequantize(to_bytes(y, affine), affine)

@@ -283,6 +283,14 @@ def test_ways_to_the_logits(tmp_path, body, pool):
     assert described(imported) == f"Convolution:relu {pool} FullyConnected"
 
 
+def test_a_clip_between_norm_and_dense_stays(tmp_path):
+    norm = "n = BatchNormalization(f, gain, shift, mean, variance)"
+    body = f"{CONV} p = GlobalAveragePool(t) f = Flatten(p) {norm} r = Relu(n) y = MatMul(r, dense)"
+    imported = take(write(tmp_path / "net.onnx", body))
+    layers = "FullyConnected:relu FullyConnected"
+    assert described(imported) == f"Convolution:relu GlobalAveragePool {layers}"
+
+
 def test_concat_is_along_channels(tmp_path):
     body = """c = Conv(x, w) r = Relu(c) k = Concat<axis = 1>(c, r)
         p = GlobalAveragePool(k) f = Flatten(p) y = Relu(f)"""

@@ -18,6 +18,8 @@ PACKAGES = {
     "openvino": ("openvino",),
     "litert": ("ai_edge_litert", "tflite_runtime"),
 }
+LAYERS = ["stem", *(f"conv_{part}_{n}" for n in range(1, 14) for part in ("dw", "pw"))]
+"""The convolutions of the network; the default INT8 form may leave the first two in float."""
 
 
 @pytest.fixture(params=runtimes.names())
@@ -84,7 +86,23 @@ def test_float32_means_float32(small_bundle):
     for precision in Precision:
         (artifact,) = small_bundle.select(("openvino",), (precision,))
         session = runtimes.load("openvino", small_bundle.path(artifact), threads=1)
-        assert session.device == "CPU (floats in f32)"
+        assert session.device.startswith("CPU (floats in f32")
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+def test_says_in_which_precision_operators_run(runtime, precision, small_bundle):
+    (artifact,) = small_bundle.select((runtime,), (precision,))
+    path = small_bundle.path(artifact)
+    session = runtimes.load(runtime, path)
+    convolutions = [
+        operator
+        for operator in runtimes.operators(runtime, path)
+        if "conv" in operator.kind.lower() and "convert" not in operator.kind.lower()
+    ]
+    assert [operator.name.replace("/", ".").split(".")[0] for operator in convolutions] == LAYERS
+    found = {operator.precision for operator in convolutions[2:]}
+    in_int8 = precision is Precision.INT8 and "int8 in f32" not in session.device
+    assert found == {"int8" if in_int8 else "float32"}
 
 
 def test_closes_twice(session):

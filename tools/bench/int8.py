@@ -1,7 +1,7 @@
 """One table: edgenet's INT8 beside what each runtime's own tools make of the same network.
 
 Every line is a file on its runtime, against the float32 ONNX file of the same bundle: SQNR and
-top-1 agreement on the labelled photographs and on the harder pictures, accuracy where the labels
+top-1 agreement on the labelled pictures and on the harder pictures, accuracy where the labels
 are the network's, latency in interleaved blocks, size. Nobody is calibrated on these pictures. It
 does not know which figures are required.
 
@@ -35,9 +35,15 @@ from latency import Contestant, Picture, Plan, Ratio
 
 from edgenet import runtimes
 from edgenet.bundle import Bundle, Precision, load_bundle
+from edgenet.data import photographs
+from edgenet.data.dataset import open_dataset
+from edgenet.data.labels import accepted_indices
+from edgenet.data.photographs import IMAGENET_CLASSES
+from edgenet.data.sample import Dataset
+from edgenet.errors import BadData
 from edgenet.measure.accuracy import Accuracy, Proportion, score, top_indices
 from edgenet.measure.agreement import Agreement, agreement
-from edgenet.preprocess import UInt8Array, resize
+from edgenet.preprocess import UInt8Array, pixels_sha256, prepare, resize
 from edgenet.report.table import render, size
 from edgenet.runtimes import Float32Array
 
@@ -52,8 +58,8 @@ BASELINE = "full-integer"
 PUBLISHED = Plan(launches=5, blocks=10, runs=20)
 QUICK = Plan(launches=2, blocks=5, runs=10)
 QUICK_PICTURES = 100
-BACKGROUND_CLASS = 1001
-"""Classes of a network whose indices are those of the labels: Google's, the background first."""
+MOST_LABELLED = 1000
+"""Of a larger labelled set so many are drawn."""
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "nncf", "litert-quantizer")
 
 
@@ -111,13 +117,24 @@ class Result:
     rows: tuple[Row, ...]
 
 
-def bench(network: str, bundles: dict[str, Bundle], *, count: int, plan: Plan) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Which pictures a run is about; anything that `--data` and `--calibration` of edgenet take."""
+
+    labelled: str
+    calibration: str | None
+    """None: the embedded photographs."""
+    harder: int
+    """How many harder pictures."""
+
+
+def bench(network: str, bundles: dict[str, Bundle], sources: Sources, plan: Plan) -> Result:
     """Return the figures of one network; `bundles` are its forms by name."""
     first = next(iter(bundles.values()))
     files = _float_files(first)
-    side = first.preprocessing.resolution
-    scene = _scene(files, side, len(first.labels), count)
-    made = rivals.make_all(files, pictures.calibration(side))
+    calibrating = _calibration(sources.calibration, bundles)
+    scene = _scene(files, first, sources)
+    made = rivals.make_all(files, calibrating)
     contestants = [*_ours(bundles), *_theirs(made)]
     contestants.sort(key=lambda each: (runtimes.names().index(each.runtime), not each.ours))
     rows = [_compare(each, scene, plan.threads) for each in contestants]
@@ -129,6 +146,26 @@ def bench(network: str, bundles: dict[str, Bundle], *, count: int, plan: Plan) -
     )
 
 
+def _calibration(source: str | None, bundles: dict[str, Bundle]) -> UInt8Array:
+    """Return the images that the rivals calibrate on; refuses others than the bundles' own."""
+    dataset = (
+        photographs.calibration_set() if source is None else open_dataset(source, labelled=False)
+    )
+    for form, bundle in bundles.items():
+        identity = bundle.calibration
+        if identity is None:
+            raise BadData(f"{form}: nothing in this bundle is in 8 bits")
+        drawn = [
+            sample.read() for sample in dataset.draw(identity.count, seed=identity.seed).samples
+        ]
+        if identity.images and identity.images != tuple(map(pixels_sha256, drawn)):
+            raise BadData(
+                f"{form}: was calibrated on {identity.name}, not on the images given here; "
+                "name them with --calibration"
+            )
+    return np.concatenate([prepare(picture, bundle.preprocessing) for picture in drawn])
+
+
 def _float_files(bundle: Bundle) -> rivals.FloatFiles:
     found = {
         artifact.runtime: bundle.path(artifact)
@@ -138,14 +175,16 @@ def _float_files(bundle: Bundle) -> rivals.FloatFiles:
     return rivals.FloatFiles(onnx=found["onnxruntime"], tflite=found["litert"])
 
 
-def _scene(files: rivals.FloatFiles, side: int, classes: int, count: int) -> Scene:
-    evaluation = pictures.labelled(side)
-    harder = pictures.harder(count)
+def _scene(files: rivals.FloatFiles, bundle: Bundle, sources: Sources) -> Scene:
+    side = bundle.preprocessing.resolution
+    dataset = open_dataset(sources.labelled, labelled=True).draw(MOST_LABELLED, seed=0)
+    labelled = np.concatenate(
+        [prepare(each.read(), bundle.preprocessing) for each in dataset.samples]
+    )
+    harder = pictures.harder(sources.harder)
     if side != pictures.SIDE:
         harder = np.stack([resize(image, (side, side)) for image in harder])
-    ours = classes in (BACKGROUND_CLASS, BACKGROUND_CLASS - 1)
-    shift = BACKGROUND_CLASS - classes
-    sets = [_both_forms(files, images) for images in (evaluation.images, harder)]
+    sets = [_both_forms(files, images) for images in (labelled, harder)]
     session = runtimes.load("onnxruntime", files.onnx)
     references = [
         np.concatenate([session.run(picture.image)["logits"] for picture in chosen])
@@ -154,12 +193,21 @@ def _scene(files: rivals.FloatFiles, side: int, classes: int, count: int) -> Sce
     return Scene(
         labelled=sets[0],
         harder=sets[1],
-        accepted=[frozenset(i - shift for i in right) for right in evaluation.accepted]
-        if ours
-        else None,
+        accepted=_accepted(dataset, bundle),
         labelled_reference=references[0],
         harder_reference=references[1],
     )
+
+
+def _accepted(dataset: Dataset, bundle: Bundle) -> Sequence[frozenset[int]] | None:
+    classes = len(bundle.labels)
+    if not bundle.model.trained:
+        return None
+    if dataset.classes in (None, classes):
+        return [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
+    if dataset.classes == classes + 1 == IMAGENET_CLASSES:  # ImageNet without the background
+        return [frozenset(int(label) - 1 for label in each.labels) for each in dataset.samples]
+    return None
 
 
 def _both_forms(files: rivals.FloatFiles, images: UInt8Array) -> Sequence[Picture]:
@@ -286,7 +334,7 @@ def table(result: Result) -> str:
     labelled, harder = result.pictures
     float32 = "" if result.reference is None else f"; float32: {_accuracy_text(result.reference)}"
     return (
-        f"{result.network}: {labelled} labelled photographs, {harder} harder pictures{float32}\n\n"
+        f"{result.network}: {labelled} labelled pictures, {harder} harder pictures{float32}\n\n"
         + render(
             (
                 "INT8 made by",
@@ -348,13 +396,18 @@ def document(results: Sequence[Result], machine: Sequence[str], plan: Plan) -> d
     }
 
 
-def converted(network: str, model: str, forms: Sequence[str]) -> dict[str, Bundle]:
+def converted(
+    network: str, model: str, forms: Sequence[str], calibration: str | None
+) -> dict[str, Bundle]:
     """Convert `model` into each form and return the bundles."""
     bundles = {}
     for form in forms:
         folder = pictures.CACHE / "bundles" / f"{network}-{form.replace(' ', '-')}"
         command = [sys.executable, "-m", "edgenet", "convert", model, *FORMS[form]]
-        subprocess.run([*command, "--force", "-o", str(folder)], check=True, stdout=sys.stderr)
+        command += ["--calibration", calibration] if calibration else []
+        command += ["--force", "-o", str(folder)]
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+            raise SystemExit(f"failed: {' '.join(command)}")
         bundles[form] = load_bundle(folder)
     return bundles
 
@@ -390,6 +443,8 @@ def _options() -> argparse.Namespace:
         help="compare these forms of one network and convert nothing",
     )
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--data", default="photographs", metavar="SET", help="labelled pictures")
+    parser.add_argument("--calibration", metavar="DIR|CSV", help="for ours and theirs alike")
     parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="harder pictures")
     parser.add_argument("--quick", action="store_true", help="few pictures, short timing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
@@ -401,6 +456,7 @@ def main() -> None:
     options = _options()
     plan = QUICK if options.quick else PUBLISHED
     count = min(options.pictures, QUICK_PICTURES) if options.quick else options.pictures
+    sources = Sources(labelled=options.data, calibration=options.calibration, harder=count)
     machine = [machine_line()]
     print(f"{machine[0]}\n{plan.threads} thread{' (quick)' if options.quick else ''}\n")
     if options.bundle:
@@ -408,10 +464,13 @@ def main() -> None:
         work = iter([(next(iter(bundles.values())).name, bundles)])
     else:
         models = [*((name, name) for name in options.networks), *options.model]
-        work = ((name, converted(name, model, options.forms)) for name, model in models)
+        work = (
+            (name, converted(name, model, options.forms, options.calibration))
+            for name, model in models
+        )
     results = []
     for network, bundles in work:
-        results.append(bench(network, bundles, count=count, plan=plan))
+        results.append(bench(network, bundles, sources, plan))
         print(table(results[-1]) + "\n", flush=True)
     machine.append(machine_line())
     print(f"load at the end {os.getloadavg()[0]:.2f}")

@@ -12,7 +12,6 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +87,9 @@ def open_contestant(contestant: Contestant, *, threads: int) -> Callable[[Pictur
 def measure(contestants: Sequence[Contestant], picture: Picture, plan: Plan) -> Medians:
     """Return the block medians of contestants that share a runtime."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+    with context.Pool(1, maxtasksperchild=1) as pool:
         launches = [
-            pool.submit(_launch, tuple(contestants), picture, plan, seed).result()
+            pool.apply(_launch, (tuple(contestants), picture, plan, seed))
             for seed in range(plan.launches)
         ]
     return np.array(launches)

@@ -187,7 +187,7 @@ def _quantize_static(
 
 def _nncf(files: FloatFiles, inputs: Sequence[Float32Array], path: Path, *, fast: bool) -> None:
     """Write NNCF's quantisation of the OpenVINO model; its bias correction is fast or full."""
-    import nncf
+    import nncf  # type: ignore[import-not-found,unused-ignore]
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -204,8 +204,16 @@ def _litert(files: FloatFiles, inputs: Sequence[Float32Array], path: Path) -> No
 
     Its own `calibrate` takes a moving average of them instead, which clips.
     """
-    from litert_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
-    from litert_quantizer.utils import qsv_utils
+    from litert_quantizer import (  # type: ignore[import-not-found,unused-ignore]
+        calibrator,
+        qtyping,
+        quantizer,
+        recipe,
+        recipe_manager,
+    )
+    from litert_quantizer.utils import (  # type: ignore[import-not-found,unused-ignore]
+        qsv_utils,
+    )
 
     network = _tflite_network(files)
     rules = recipe_manager.RecipeManager()
