@@ -115,11 +115,11 @@ def correct(
 
 
 def _pixels(quantized: QuantizedGraph, op: Normalise, images: Sequence[UInt8Array]) -> _Stream:
-    def chunks() -> Iterator[Tensor]:
-        for pixels in simulate.chunks(images):
+    def normalised() -> Iterator[Tensor]:
+        for pixels in chunks(images):
             yield simulate.step(quantized, op, pixels.permute(0, 3, 1, 2))
 
-    return _Stream(chunks)
+    return _Stream(normalised)
 
 
 @torch.inference_mode()

@@ -5,8 +5,9 @@ The calibration watches the tensors go by here. Knows nothing of quantisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +20,7 @@ from edgenet.graph import (
     Concatenate,
     Convolution,
     Flatten,
+    Float32Array,
     FullyConnected,
     GlobalAveragePool,
     Graph,
@@ -28,8 +30,24 @@ from edgenet.graph import (
     Pool,
     inputs_of,
 )
+from edgenet.preprocess import UInt8Array
+
+CHUNK = 4
+"""Images worked on at a time."""
 
 Watch = Callable[[str, Tensor], None]
+
+
+def chunks(images: Sequence[UInt8Array]) -> Iterator[Tensor]:
+    """Yield (n, H, W, 3) uint8 for images (1, H, W, 3), a few at a time."""
+    for start in range(0, len(images), CHUNK):
+        yield torch.from_numpy(np.concatenate(images[start : start + CHUNK]))
+
+
+def logits(graph: Graph, images: Sequence[UInt8Array]) -> Float32Array:
+    """Return (N, classes) logits for images (1, H, W, 3) uint8 RGB."""
+    rows = [execute(graph, chunk, lambda *_: None) for chunk in chunks(images)]
+    return torch.cat(rows).numpy()
 
 
 @torch.inference_mode()

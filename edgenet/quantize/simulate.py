@@ -6,7 +6,7 @@ are exact enough in float32 that a byte differs from a runtime's where the sum i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,18 +27,10 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.preprocess import UInt8Array
-from edgenet.quantize.execute import Watch, apply
+from edgenet.quantize.execute import Watch, apply, chunks
 
 STEPS = 255
 """Steps of an 8-bit activation."""
-CHUNK = 4
-"""Images worked on at a time."""
-
-
-def chunks(images: Sequence[UInt8Array]) -> Iterator[Tensor]:
-    """Yield (n, H, W, 3) uint8 for images (1, H, W, 3), a few at a time."""
-    for start in range(0, len(images), CHUNK):
-        yield torch.from_numpy(np.concatenate(images[start : start + CHUNK]))
 
 
 def logits(quantized: QuantizedGraph, images: Sequence[UInt8Array]) -> Float32Array:

@@ -1,0 +1,250 @@
+"""The INT8 form from end to end: calibrate, equalise, choose layers for float, encode, correct.
+
+`calibrate` looks at the images once; `make_form` makes one form of what it saw, `hold_budget` makes
+forms with more and more layers in float until a loss is small enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgenet.errors import ConversionFailed
+from edgenet.graph import Float32Array, Graph, QuantizedGraph, inputs_of
+from edgenet.measure.accuracy import score, top_indices
+from edgenet.measure.agreement import Agreement, agreement
+from edgenet.preprocess import UInt8Array
+from edgenet.quantize import execute, sensitivity, simulate
+from edgenet.quantize.correct import Corrections, correct
+from edgenet.quantize.encode import encode, with_integer_normaliser
+from edgenet.quantize.equalise import Equalised, equalise
+from edgenet.quantize.ranges import Range, find_ranges
+from edgenet.quantize.recipe import Recipe
+from edgenet.quantize.sensitivity import Choice
+from edgenet.quantize.statistics import collect
+
+
+class Progress(Protocol):
+    """Where the work says how far it is."""
+
+    def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
+        """Begin a step of `total` parts; the function returned marks one as done."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibrated:
+    """What the calibration set shows, for every form that is made of it."""
+
+    recipe: Recipe
+    images: Sequence[UInt8Array]
+    """(1, H, W, 3) uint8 RGB."""
+    reference: Graph
+    equalised: Equalised
+    ranges: Mapping[str, Range]
+    ranking: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Form:
+    """One INT8 form of a network."""
+
+    calibrated: Calibrated
+    plain: QuantizedGraph
+    """Before the corrections."""
+    quantized: QuantizedGraph
+    float_layers: tuple[str, ...]
+
+
+def calibrate(
+    graph: Graph, images: Sequence[UInt8Array], recipe: Recipe, *, seed: int, progress: Progress
+) -> Calibrated:
+    """Return what `images`, (1, H, W, 3) uint8 RGB, show of `graph`."""
+    seen = collect(graph, images, on_image=progress.step("calibrate", total=len(images)))
+    equalised = (
+        equalise(graph, seen)
+        if recipe.equalise
+        else Equalised(graph=graph, statistics=seen, headroom={}, factors={})
+    )
+    again = recipe.ranges != "minmax"
+    ranges = find_ranges(
+        recipe,
+        equalised.graph,
+        equalised.statistics,
+        equalised.headroom,
+        images,
+        on_image=progress.step(f"ranges by {recipe.ranges}", total=len(images))
+        if again
+        else lambda: None,
+    )
+    done = progress.step("rank layers")
+    noise = sensitivity.measure_noise(encode(equalised.graph, ranges), images, seed=seed)
+    ranking = sensitivity.rank(equalised.graph, noise)
+    done()
+    return Calibrated(
+        recipe=recipe,
+        images=images,
+        reference=graph,
+        equalised=equalised,
+        ranges=ranges,
+        ranking=ranking,
+    )
+
+
+def make_form(
+    calibrated: Calibrated,
+    float_layers: Sequence[str],
+    *,
+    full_integer: bool = False,
+    symmetric: bool = False,
+    progress: Progress,
+) -> Form:
+    """Return the INT8 form with `float_layers` in float, corrected as the recipe says.
+
+    With `full_integer` the logits are bytes too, for accelerators that have no other arithmetic.
+    """
+    plain = encode_form(calibrated, float_layers, full_integer=full_integer, symmetric=symmetric)
+    recipe = calibrated.recipe
+    what = "correct TensorRT's layers" if symmetric else "correct layers"
+    quantized = correct(
+        plain,
+        calibrated.equalised.statistics,
+        calibrated.images,
+        corrections=Corrections(
+            learned_rounding=recipe.learned_rounding, bias=recipe.bias_correction
+        ),
+        on_layer=progress.step(what, total=len(plain.layers)),
+    )
+    return Form(
+        calibrated=calibrated,
+        plain=plain,
+        quantized=quantized,
+        float_layers=tuple(
+            op.name for op in calibrated.reference.weighted() if op.name in float_layers
+        ),
+    )
+
+
+def encode_form(
+    calibrated: Calibrated,
+    float_layers: Sequence[str],
+    *,
+    full_integer: bool = False,
+    symmetric: bool = False,
+) -> QuantizedGraph:
+    """Return the INT8 form with weights rounded to nearest, before any correction."""
+    graph = calibrated.equalised.graph
+    image = graph.operators[0].name
+    readers = {op.name for op in graph.operators if image in inputs_of(op)}
+    if not symmetric and not readers.issubset(float_layers):
+        graph = with_integer_normaliser(graph)
+    return encode(
+        graph,
+        calibrated.ranges,
+        float_layers=float_layers,
+        float_output=not full_integer,
+        symmetric=symmetric,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Jury:
+    """Pictures that a form is judged on, and what the reference says of them."""
+
+    on: str
+    """What they are, for messages and the manifest."""
+    images: Sequence[UInt8Array]
+    """(1, H, W, 3) uint8 RGB."""
+    reference: Float32Array
+    """(n, classes) logits."""
+    accepted: Sequence[frozenset[int]] | None = None
+    """Labels that count as right, where there are any."""
+
+    def agreement(self, quantized: QuantizedGraph) -> Agreement:
+        """Return how a form's logits agree with the reference's."""
+        return agreement(simulate.logits(quantized, self.images), self.reference)
+
+    def drop(self, quantized: QuantizedGraph) -> float:
+        """Return how many points of top-1 accuracy a form loses; below 0 it gains."""
+        assert self.accepted is not None
+        ours, theirs = (
+            score([top_indices(row, 5) for row in rows], self.accepted).top1.percent
+            for rows in (simulate.logits(quantized, self.images), self.reference)
+        )
+        return theirs - ours
+
+
+def jury(
+    on: str,
+    graph: Graph,
+    images: Sequence[UInt8Array],
+    accepted: Sequence[frozenset[int]] | None = None,
+) -> Jury:
+    """Return a jury of `images`, (1, H, W, 3) uint8 RGB, with the answers of `graph`."""
+    return Jury(on=on, images=images, reference=execute.logits(graph, images), accepted=accepted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How much INT8 may lose."""
+
+    name: str
+    """The option that sets it."""
+    unit: str
+    allowed: float
+    """Least SQNR in dB, or most points of accuracy lost, as a negative number."""
+    measure: Callable[[QuantizedGraph], float]
+    """What is compared with it; more is better."""
+
+
+def hold_limits(
+    calibrated: Calibrated,
+    limits: Sequence[Limit],
+    *,
+    full_integer: bool,
+    progress: Progress,
+) -> Form:
+    """Return the form with the fewest layers in float, down the ranking, that keeps every limit.
+
+    Without limits that is the default form, or the full-integer one. Raises `ConversionFailed` with
+    the best that was found when no form keeps them.
+    """
+    ranking = calibrated.ranking
+    free = () if full_integer else sensitivity.free_layers(ranking)
+    count = len(free)
+    while True:
+        layers = tuple(choice.layer for choice in ranking[:count])
+        form = make_form(calibrated, layers, full_integer=full_integer, progress=progress)
+        missed = [limit for limit in limits if limit.measure(form.quantized) < limit.allowed]
+        if not missed:
+            return form
+        if full_integer or count >= len(ranking) - 1:  # the last one would leave nothing in INT8
+            raise ConversionFailed(_too_far(form, missed[0], full_integer=full_integer))
+        count = _more(ranking, count, missed[0], form)
+
+
+def _more(ranking: Sequence[Choice], count: int, missed: Limit, form: Form) -> int:
+    """Return how many layers to try next: as many as are predicted to make up for what is missed.
+
+    Accuracy has no prediction; two more layers are tried.
+    """
+    most = len(ranking) - 1
+    if missed.unit != "dB":
+        return min(count + 2, most)
+    wanted = missed.allowed - missed.measure(form.quantized)
+    now = ranking[count - 1].predicted_sqnr_db if count else ranking[0].predicted_sqnr_db
+    for number in range(count + 1, most):
+        if ranking[number - 1].predicted_sqnr_db - now >= wanted:
+            return number
+    return most
+
+
+def _too_far(form: Form, missed: Limit, *, full_integer: bool) -> str:
+    reached = missed.measure(form.quantized)
+    where = "the full-integer form" if full_integer else "INT8, whatever is left in float,"
+    return (
+        f"{where} cannot hold {missed.name} {abs(missed.allowed):g}: it reaches "
+        f"{abs(reached):.2f} {missed.unit}, {missed.allowed - reached:.2f} {missed.unit} short; "
+        + ("leave out --full-integer, or " if full_integer else "")
+        + "allow more loss or give more calibration images"
+    )
