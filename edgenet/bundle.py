@@ -33,6 +33,10 @@ SCHEMA_VERSION = "1.1"
 AGAIN = "copy the bundle again or convert again"
 
 
+VARIANTS = ("tensorrt",)
+"""INT8 models beside the one for all, named after the runtime that they are made for."""
+
+
 class Precision(str, Enum):
     """What an artefact's weights (and, in int8, its arithmetic) are held in."""
 
@@ -64,9 +68,14 @@ class Artifact:
     """The runtime that a second quantised model is made for; None for what every runtime gets."""
 
     @property
+    def form(self) -> str:
+        """Return precision and variant, as tables show them."""
+        return " ".join(filter(None, (self.precision.value, self.variant)))
+
+    @property
     def label(self) -> str:
         """Return the artefact's name in every table and message: "onnxruntime int8 tensorrt"."""
-        return " ".join(filter(None, (self.runtime, self.precision.value, self.variant)))
+        return f"{self.runtime} {self.form}"
 
     @property
     def asked_for_as(self) -> str:

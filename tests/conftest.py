@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from edgenet.bundle import Bundle, load_bundle
-from edgenet.convert.pipeline import WRITERS, Calibration, convert
+from edgenet.convert.calibration import Calibration
+from edgenet.convert.pipeline import WRITERS, Int8Options, convert
+from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist
 from edgenet.models.weights import Choices, Reference, load_reference
+from edgenet.quantize.recipe import load_recipe
 
 # More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)
@@ -52,8 +55,13 @@ def fashion() -> Reference:
 def convert_quietly(reference: Reference, folder: Path, **options: object) -> Bundle:
     """Convert with 128 Fashion-MNIST images, every artefact unless `options` say otherwise."""
     calibration = Calibration(dataset=fashion_mnist.calibration_set(), samples=128, seed=0)
-    defaults = {"targets": WRITERS, "calibration": calibration, "progress": Silent()}
-    return load_bundle(convert(reference, folder, **{**defaults, **options}))
+    defaults = {
+        "targets": WRITERS,
+        "calibration": calibration,
+        "int8": Int8Options(recipe=load_recipe("minmax")),
+        "progress": Silent(),
+    }
+    return load_bundle(convert(of_reference(reference), folder, **{**defaults, **options}))
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def classify(
     if as_json and results:
         print_json(classification_document(found, results, unreadable))
     for result in () if as_json else results:
-        name = f"{result.artifact.runtime} {result.artifact.precision.value}"
+        name = result.artifact.label
         typer.echo(f"{result.file}  ({name} on {result.device})")
         rows = [(f"{100 * g.probability:.1f} %", str(g.index), g.label) for g in result.guesses]
         typer.echo(render(("softmax", "class", "label"), rows) + "\n")

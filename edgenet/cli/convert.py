@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,8 @@ from edgenet.cli.output import StepProgress, print_json
 from edgenet.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
-    from edgenet.convert.pipeline import Calibration
+    from edgenet.convert.calibration import Calibration
+    from edgenet.convert.source import Source
     from edgenet.models.weights import Choices
 
 EXAMPLES = """\b
@@ -28,6 +30,9 @@ Examples:
   edgenet convert --resolution 128 --runtime litert --precision int8 -o small
   edgenet convert --weights fashion-mnist -o fashion
   edgenet convert my_model.safetensors --calibration my_pictures/ -o mine
+  edgenet convert resnet.onnx --mean 123.675,116.28,103.53 --std 58.395,57.12,57.375 -o resnet
+  edgenet convert --full-integer --runtime litert --precision int8 -o for_an_accelerator
+  edgenet convert --min-sqnr 30 -o nearer
 """
 
 BUILT_IN_MODEL = "mobilenet_v1"
@@ -38,7 +43,10 @@ def convert(
         Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder to write.")
     ],
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="mobilenet_v1, or a safetensors checkpoint.")
+        str,
+        typer.Argument(
+            metavar="[MODEL]", help="mobilenet_v1, a safetensors checkpoint, or an ONNX file."
+        ),
     ] = BUILT_IN_MODEL,
     weights: Annotated[
         str | None,
@@ -65,6 +73,23 @@ def convert(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="One class name a line.")
     ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Of an ONNX file's input, in steps of 0 to 255."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Of an ONNX file's input, in steps of 0 to 255."),
+    ] = None,
+    crop_fraction: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=1,
+            metavar="F",
+            help="Of an ONNX file's pictures: how much of them is seen.",
+        ),
+    ] = 0.875,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
     calibration: Annotated[
@@ -75,8 +100,37 @@ def convert(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Calibration images to draw.")
-    ] = 128,
+        int | None,
+        typer.Option(min=1, metavar="N", help="Calibration images to draw. Default: 128."),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="minmax, percentile, mse, entropy, or a JSON file of yours."
+        ),
+    ] = "minmax",
+    full_integer: Annotated[
+        bool,
+        typer.Option(
+            "--full-integer", help="INT8 without any layer in float, for accelerators that need it."
+        ),
+    ] = False,
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB", help="Put layers back in float until INT8's logits are this near."
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="POINTS", help="The same until top-1 on --data falls by no more."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR|CSV", help="Labelled pictures for --max-drop."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=LARGEST_SEED, metavar="S", help="For every random choice.")
     ] = 0,
@@ -88,22 +142,43 @@ def convert(
         import torch
 
         from edgenet.convert import pipeline
-        from edgenet.models.weights import load_reference
+        from edgenet.quantize.recipe import load_recipe
     from edgenet.bundle import load_bundle
+    from edgenet.data.dataset import open_dataset
     from edgenet.report.inspection import artifact_table, bundle_document
 
     targets = pipeline.select_targets(split(runtime), precisions(precision))
+    if max_drop is not None and data is None:
+        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
+    if data is not None and max_drop is None:
+        raise UsageError("--data is for --max-drop; give how many points may be lost")
+    int8 = pipeline.Int8Options(
+        recipe=load_recipe(recipe),
+        full_integer=full_integer,
+        min_sqnr_db=min_sqnr,
+        max_drop_points=max_drop,
+        labelled=None if data is None else open_dataset(data, labelled=True),
+    )
     torch.set_num_threads(1)  # sums in another order would give other bytes on other machines
-    reference = load_reference(
-        _weights(model, weights),
-        _choices(width_multiplier, resolution, activation, padding, labels, seed),
+    choices = _choices(width_multiplier, resolution, activation, padding, labels, seed)
+    source = (
+        _onnx_source(
+            model,
+            weights,
+            choices,
+            (_numbers("--mean", mean), _numbers("--std", std)),
+            crop_fraction,
+        )
+        if model.endswith(".onnx")
+        else _reference_source(_weights(model, weights), choices, mean, std)
     )
     with StepProgress() as progress:
         pipeline.convert(
-            reference,
+            source,
             output,
             targets=targets,
-            calibration=_calibration(calibration, reference.weights, samples, seed),
+            calibration=_calibration(calibration, source.model.weights, samples, seed),
+            int8=int8,
             progress=progress,
             replace=force,
         )
@@ -115,13 +190,74 @@ def convert(
         typer.echo(artifact_table(bundle))
 
 
+def _reference_source(weights: str, choices: Choices, mean: str | None, std: str | None) -> Source:
+    from edgenet.convert.source import of_reference
+    from edgenet.models.weights import load_reference
+
+    if mean is not None or std is not None:
+        raise UsageError("--mean and --std are for ONNX files; weights bring their own")
+    return of_reference(load_reference(weights, choices))
+
+
+def _onnx_source(
+    model: str,
+    weights: str | None,
+    choices: Choices,
+    normalisation: tuple[tuple[float, ...] | None, tuple[float, ...] | None],
+    crop_fraction: float,
+) -> Source:
+    from edgenet.convert.source import of_onnx
+
+    mean, std = normalisation
+
+    if not Path(model).is_file():
+        raise UsageError(f"{model}: no such ONNX file")
+    if weights or choices.width_multiplier or choices.activation or choices.padding:
+        raise UsageError(
+            f"{model} brings its own weights and layers; leave out --weights, --width-multiplier, "
+            "--activation and --padding"
+        )
+    if mean is None or std is None:
+        raise UsageError(
+            f"{model} does not say what its input is normalised by: give --mean and --std in steps "
+            "of 0 to 255; usual are 123.675,116.28,103.53 and 58.395,57.12,57.375, or 127.5 and "
+            "127.5; 0 and 1 for a file that takes bytes"
+        )
+    return of_onnx(
+        Path(model),
+        mean=mean,
+        std=std,
+        resolution=choices.resolution,
+        crop_fraction=crop_fraction,
+        labels=choices.labels,
+    )
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Return one number or three, in steps of the byte."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise UsageError(f"{option} {text}: give one number or three, such as 127.5 or 124,116,104")
+    if option == "--std" and min(values) < 1:
+        raise UsageError(
+            f"{option} {text}: is for pixels from 0 to 1; give it in steps of 0 to 255, that is "
+            + ",".join(f"{255 * value:g}" for value in values)
+        )
+    return values
+
+
 def _weights(model: str, weights: str | None) -> str:
     """Return which weights the two ways of naming them mean."""
     if model == BUILT_IN_MODEL:
         return weights or "imagenet"
     if not Path(model).is_file():
         raise UsageError(
-            f"no model {model!r}: give {BUILT_IN_MODEL} or the path of a safetensors checkpoint"
+            f"no model {model!r}: give {BUILT_IN_MODEL}, an ONNX file or a safetensors checkpoint"
         )
     if weights is not None:
         raise UsageError(f"{model} brings its own weights; leave --weights out")
@@ -168,8 +304,8 @@ def _choices(
     )
 
 
-def _calibration(source: str | None, weights: str, samples: int, seed: int) -> Calibration:
-    from edgenet.convert.pipeline import Calibration
+def _calibration(source: str | None, weights: str, samples: int | None, seed: int) -> Calibration:
+    from edgenet.convert.calibration import Calibration
     from edgenet.data import fashion_mnist, photographs
     from edgenet.data.dataset import open_dataset
 

@@ -20,7 +20,7 @@ RuntimeOption = Annotated[
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="onnxruntime, openvino or litert; repeat it or separate by commas. Default: all.",
+        help="onnxruntime, openvino, litert or tensorrt; repeat it or use commas. Default: all.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -42,10 +42,14 @@ def split(values: list[str] | None) -> tuple[str, ...]:
 
 
 def runtime_names(values: list[str] | None) -> tuple[str, ...]:
-    """Return the runtimes asked for; raises `UsageError` for one that does not exist."""
-    from edgenet import runtimes
+    """Return the runtimes asked for; raises `UsageError` for one that does not exist.
 
-    chosen, known = split(values), runtimes.names()
+    A variant of the INT8 model that is meant for another runtime counts as one.
+    """
+    from edgenet import runtimes
+    from edgenet.bundle import VARIANTS
+
+    chosen, known = split(values), (*runtimes.names(), *VARIANTS)
     for name in chosen:
         if name not in known:
             raise UsageError(f"unknown runtime {name!r}: choose from {', '.join(known)}")

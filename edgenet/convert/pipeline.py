@@ -1,20 +1,19 @@
-"""From a reference to a bundle: calibrate once, write every artefact, check each, seal the folder.
+"""From a source to a bundle: calibrate once, write every artefact, check each, seal the folder.
 
-    reference -> fold -> (calibrate -> quantise) -> writers -> checks -> manifest
+    source -> (calibrate -> quantise) -> writers -> checks -> golden vectors -> manifest
 
 Which artefacts exist is the table `WRITERS`; adding a format is one module and its rows here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -22,53 +21,45 @@ import edgenet
 from edgenet import runtimes
 from edgenet.bundle import (
     LABELS,
+    QUANTIZATION,
     Artifact,
     Bundle,
-    CalibrationIdentity,
-    Model,
+    GoldenFiles,
     Precision,
+    Quantization,
     describe_artifact,
     describe_file,
     new_bundle,
     read_labels,
     write_manifest,
 )
-from edgenet.convert.description import Description
-from edgenet.data.sample import Dataset
-from edgenet.errors import (
-    BadData,
-    BadImage,
-    ConversionFailed,
-    MissingExtra,
-    UsageError,
-    needs_extra,
+from edgenet.convert.calibration import (
+    Calibration,
+    CalibrationImages,
+    Progress,
+    identity,
+    labelled_images,
+    look_over,
+    read_images,
 )
-from edgenet.graph import Graph, QuantizedGraph
-from edgenet.models.fold import fold
-from edgenet.models.weights import ARCHITECTURE, Reference
-from edgenet.preprocess import UInt8Array, pixels_sha256, prepare
-from edgenet.quantize.correct import correct
-from edgenet.quantize.encode import encode
-from edgenet.quantize.equalise import equalise
-from edgenet.quantize.statistics import collect
-from edgenet.runtimes.torch import TorchSession
+from edgenet.convert.description import Description
+from edgenet.convert.golden import choose_pictures, write_golden
+from edgenet.convert.source import Source
+from edgenet.data.hygiene import check_disjoint
+from edgenet.data.labels import accepted_indices
+from edgenet.data.sample import Dataset
+from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
+from edgenet.graph import Float32Array
+from edgenet.quantize import execute
+from edgenet.quantize.document import document
+from edgenet.quantize.form import Form, Jury, Limit, calibrate, hold_limits, jury, make_form
+from edgenet.quantize.recipe import Recipe
 
-FLOAT32_TOLERANCE = 1e-3
-"""Largest difference of a logit that a float32 artefact may have from torch."""
-METHOD = "min-max, equalised, learned rounding, bias correction"
-"""How the INT8 numbers are found, for the manifest."""
+FLOAT32_TOLERANCE = 1e-4
+"""Largest difference of a logit that a float32 artefact may have, in parts of the largest logit."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
-
-
-class Progress(Protocol):
-    """Where the pipeline says what it is doing."""
-
-    def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
-        """Begin a step of `total` parts; the function returned marks one as done."""
-
-    def warn(self, message: str) -> None:
-        """Show a message that does not stop the conversion."""
+TENSORRT = "tensorrt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +71,13 @@ class Target:
     writer: str
     """Module in `edgenet.convert`, with a function `write_<precision>`."""
     endings: tuple[str, ...]
+    variant: str | None = None
+    """Of the quantised model, where it is another than the one for all."""
+
+    @property
+    def asked_for_as(self) -> str:
+        """Return the name that `--runtime` takes for it."""
+        return self.variant or self.runtime
 
 
 WRITERS = (
@@ -93,20 +91,32 @@ WRITERS = (
         Target(runtime="litert", precision=kind, writer="tflite", endings=(".tflite",))
         for kind in Precision
     ),
+    Target(
+        runtime="onnxruntime",
+        precision=Precision.INT8,
+        writer="onnx",
+        endings=(".onnx",),
+        variant=TENSORRT,
+    ),
 )
 """Every artefact that `convert` can write, in the order of the manifest."""
 
-TOOLS = ("torch", "onnx", "openvino", "ai-edge-litert")
+TOOLS = ("torch", "onnx", "openvino", "ai-edge-litert", "opencv-python", "opencv-python-headless")
 """The distributions whose versions the manifest names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Which images to take the INT8 ranges from."""
+class Int8Options:
+    """What is asked of the INT8 form."""
 
-    dataset: Dataset
-    samples: int
-    seed: int
+    recipe: Recipe
+    full_integer: bool = False
+    """Nothing in float, for accelerators that have no other arithmetic."""
+    min_sqnr_db: float | None = None
+    """Least SQNR of the logits on the held-out quarter of the calibration set."""
+    max_drop_points: float | None = None
+    """Most points of top-1 accuracy lost on `labelled`."""
+    labelled: Dataset | None = None
 
 
 def select_targets(
@@ -116,65 +126,78 @@ def select_targets(
 
     Raises `UsageError` for a runtime that none is written for, and for a pair that does not exist.
     """
-    known = tuple(dict.fromkeys(target.runtime for target in WRITERS))
+    known = tuple(dict.fromkeys(target.asked_for_as for target in WRITERS))
     for name in requested_runtimes:
         if name not in known:
             raise UsageError(f"unknown runtime {name!r}: choose from {', '.join(known)}")
     chosen = tuple(
         target
         for target in WRITERS
-        if (not requested_runtimes or target.runtime in requested_runtimes)
+        if (not requested_runtimes or target.asked_for_as in requested_runtimes)
         and (not precisions or target.precision in precisions)
     )
     if not chosen:
-        there = ", ".join(f"{t.runtime} {t.precision.value}" for t in WRITERS)
+        there = ", ".join(f"{t.asked_for_as} {t.precision.value}" for t in WRITERS)
         wanted = " ".join([*requested_runtimes, *(p.value for p in precisions)])
         raise UsageError(f"nothing is written for {wanted}: choose from {there}")
     return chosen
 
 
 def convert(
-    reference: Reference,
+    source: Source,
     destination: Path,
     *,
     targets: Sequence[Target],
     calibration: Calibration,
+    int8: Int8Options,
     progress: Progress,
     replace: bool = False,
 ) -> Path:
-    """Write the bundle of `reference` to `destination` and return its path.
+    """Write the bundle of `source` to `destination` and return its path.
 
     The same inputs give the same bytes. Raises `ConversionFailed` when an artefact does not answer
-    as the reference does; nothing is left behind then.
+    as the original does or INT8 loses more than it may; nothing is left behind then.
     """
     _check_packages(targets)
+    for note in source.notes:
+        progress.warn(note)
     with new_bundle(destination, replace=replace) as folder:
-        done = progress.step("fold BatchNorm")
-        graph = fold(reference.module, name=reference.name, mean=reference.mean, std=reference.std)
-        done()
-        images = _read_images(calibration, reference, progress)
         integer = any(target.precision is Precision.INT8 for target in targets)
-        quantized = _quantize(graph, images.inputs, progress) if integer else None
-        _write_labels(reference.labels, folder / LABELS)
-        artifacts = [
-            _write(target, folder, graph, quantized, reference, progress) for target in targets
+        images = read_images(calibration, source, progress, strict=integer)
+        forms: dict[str, Form] = {}
+        quantizations: tuple[Quantization, ...] = ()
+        if integer:
+            forms, quantizations = _quantize(
+                folder, source, images, targets, int8, progress, seed=calibration.seed
+            )
+        _write_labels(source.labels, folder / LABELS)
+        artifacts = [_write(target, folder, source, forms, progress) for target in targets]
+        _check(folder, artifacts, source, images, progress)
+        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
+        paths = [
+            LABELS,
+            *((QUANTIZATION,) if integer else ()),
+            *(golden.paths if golden else ()),
+            *(path for artifact in artifacts for path in artifact.files),
         ]
-        _check(folder, artifacts, reference, images.inputs[:CHECKED_IMAGES], progress)
-        paths = [LABELS, *(path for artifact in artifacts for path in artifact.files)]
         write_manifest(
             Bundle(
                 root=folder,
-                name=reference.name,
-                licence=reference.licence,
-                model=_model(reference),
-                mean=reference.mean,
-                std=reference.std,
-                preprocessing=reference.preprocessing,
-                labels=reference.labels,
+                name=source.name,
+                licence=source.licence,
+                model=source.model,
+                mean=source.mean,
+                std=source.std,
+                preprocessing=source.preprocessing,
+                labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
-                calibration=_identity(calibration, images) if integer else None,
+                calibration=identity(calibration, images, int8.recipe.summary())
+                if integer
+                else None,
                 tools=_tool_versions(),
+                golden=golden,
+                quantizations=quantizations,
             )
         )
     return destination
@@ -194,66 +217,127 @@ def _write_labels(labels: tuple[str, ...], path: Path) -> None:
         raise BadData("a label of this model holds a line break; give --labels, one name a line")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _CalibrationImages:
-    inputs: tuple[UInt8Array, ...]
-    """What the network sees of each image, (1, H, W, 3) uint8 RGB."""
-    sha256: str
-    """Over the hashes of the pictures as decoded, in order."""
+def _quantize(
+    folder: Path,
+    source: Source,
+    images: CalibrationImages,
+    targets: Sequence[Target],
+    int8: Int8Options,
+    progress: Progress,
+    *,
+    seed: int,
+) -> tuple[dict[str, Form], tuple[Quantization, ...]]:
+    """Return the INT8 forms that the targets need, by name, after writing `quantization.json`."""
+    calibrated = calibrate(
+        source.graph, images.calibrating, int8.recipe, seed=seed, progress=progress
+    )
+    hygiene = look_over(images, source, calibrated.halves, progress)
+    judges = jury(
+        "held-out calibration images" if images.held_out else "calibration images",
+        source.graph,
+        images.held_out or images.inputs,
+    )
+    limits = _limits(source, images, int8, judges, progress)
+    common = hold_limits(calibrated, limits, full_integer=int8.full_integer, progress=progress)
+    forms = {}
+    if any(target.precision is Precision.INT8 and not target.variant for target in targets):
+        forms["int8"] = common
+    if any(target.variant for target in targets):
+        forms[f"int8-{TENSORRT}"] = make_form(
+            calibrated, common.float_layers, symmetric=True, progress=progress
+        )
+    done = progress.step("judge INT8", total=len(forms))
+    quantizations = tuple(
+        _judged(name, form, judges, int8.recipe, done) for name, form in forms.items()
+    )
+    text = json.dumps(document(forms, calibrated, hygiene), indent=1) + "\n"
+    (folder / QUANTIZATION).write_text(text, "utf-8")
+    return forms, quantizations
 
 
-def _read_images(
-    calibration: Calibration, reference: Reference, progress: Progress
-) -> _CalibrationImages:
-    """Read the images that were drawn; one that is no picture is left out with a warning."""
-    drawn = calibration.dataset.draw(calibration.samples, seed=calibration.seed)
-    done = progress.step("read calibration images", total=len(drawn.samples))
-    inputs, hashes = [], []
-    for sample in drawn.samples:
-        try:
-            picture = sample.read()
-            inputs.append(prepare(picture, reference.preprocessing))
-            hashes.append(pixels_sha256(picture))
-        except BadImage as error:
-            progress.warn(f"left out of the calibration: {error}")
-        done()
-    if not inputs:
-        raise BadData(f"{calibration.dataset.name}: no calibration image can be read")
-    return _CalibrationImages(
-        inputs=tuple(inputs), sha256=hashlib.sha256("".join(hashes).encode()).hexdigest()
+def _limits(
+    source: Source,
+    images: CalibrationImages,
+    int8: Int8Options,
+    judges: Jury,
+    progress: Progress,
+) -> list[Limit]:
+    limits = []
+    if int8.min_sqnr_db is not None:
+        if not images.held_out:
+            raise BadData(
+                "--min-sqnr judges on a quarter of the calibration set; give 8 images or more"
+            )
+        limits.append(
+            Limit(
+                name="--min-sqnr",
+                unit="dB",
+                allowed=int8.min_sqnr_db,
+                measure=lambda form: _decibel(judges.agreement(form).sqnr_db),
+            )
+        )
+    if int8.max_drop_points is not None:
+        labelled = _labelled_jury(source, images, int8, progress)
+        limits.append(
+            Limit(
+                name="--max-drop",
+                unit="points",
+                allowed=-int8.max_drop_points,
+                measure=lambda form: -labelled.drop(form),
+            )
+        )
+    return limits
+
+
+def _labelled_jury(
+    source: Source, images: CalibrationImages, int8: Int8Options, progress: Progress
+) -> Jury:
+    dataset = int8.labelled
+    if dataset is None:
+        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
+    accepted = [accepted_indices(sample, source.labels) for sample in dataset.samples]
+    inputs, labels, hashes = labelled_images(dataset, source, accepted, progress)
+    check_disjoint(
+        images.sha256,
+        [(sample.name, sha256) for sample, sha256 in zip(dataset.samples, hashes, strict=False)],
+    )
+    return jury(dataset.name, source.graph, inputs, labels)
+
+
+def _judged(
+    name: str, form: Form, judges: Jury, recipe: Recipe, done: Callable[[], None]
+) -> Quantization:
+    found = judges.agreement(form.quantized)
+    done()
+    return Quantization(
+        name=name,
+        float_layers=form.float_layers,
+        method=recipe.summary(),
+        sqnr_db=found.sqnr_db,
+        agreement_right=found.top1.right,
+        images=found.top1.n,
+        judged_on=judges.on,
     )
 
 
-def _quantize(graph: Graph, images: Sequence[UInt8Array], progress: Progress) -> QuantizedGraph:
-    """Return the INT8 form that every runtime gets."""
-    seen = collect(graph, images, on_image=progress.step("calibrate", total=len(images)))
-    equalised, seen = equalise(graph, seen)
-    done = progress.step("correct layers", total=len(graph.weighted()))
-    return correct(encode(equalised, seen), seen, images, on_layer=done)
-
-
 def _write(
-    target: Target,
-    folder: Path,
-    graph: Graph,
-    quantized: QuantizedGraph | None,
-    reference: Reference,
-    progress: Progress,
+    target: Target, folder: Path, source: Source, forms: Mapping[str, Form], progress: Progress
 ) -> Artifact:
     """Write one artefact through its writer module."""
-    done = progress.step(f"write {target.runtime} {target.precision.value}")
+    done = progress.step(f"write {target.asked_for_as} {target.precision.value}")
     writer = importlib.import_module(f"edgenet.convert.{target.writer}")
-    stem = f"{reference.name}_{target.precision.value}"
-    write = getattr(writer, f"write_{target.precision.value}")
-    write(
-        quantized if target.precision is Precision.INT8 else graph,
+    variant = f"-{target.variant}" if target.variant else ""
+    stem = f"{source.name}_{target.precision.value}{variant.replace('-', '_')}"
+    integer = target.precision is Precision.INT8
+    getattr(writer, f"write_{target.precision.value}")(
+        forms[f"int8{variant}"].quantized if integer else source.graph,
         folder / f"{stem}{target.endings[0]}",
         description=Description(
-            name=reference.name,
+            name=source.name,
             version=edgenet.__version__,
-            licence=reference.licence,
-            labels=reference.labels,
-            preprocessing=reference.preprocessing,
+            licence=source.licence,
+            labels=source.labels,
+            preprocessing=source.preprocessing,
         ),
     )
     done()
@@ -261,75 +345,78 @@ def _write(
         target.runtime,
         target.precision,
         tuple(describe_file(folder, f"{stem}{ending}") for ending in target.endings),
+        variant=target.variant,
     )
 
 
 def _check(
     folder: Path,
     artifacts: Sequence[Artifact],
-    reference: Reference,
-    images: Sequence[UInt8Array],
+    source: Source,
+    images: CalibrationImages,
     progress: Progress,
 ) -> None:
-    """Run every artefact against torch; raises `ConversionFailed` for one that must not leave.
+    """Run every artefact against the original; raises `ConversionFailed` for one that must stay.
 
     An artefact whose runtime is not installed here is named and stays unchecked.
     """
-    done = progress.step("check against torch", total=len(artifacts))
-    torch_session = TorchSession(
-        reference.module,
-        resolution=reference.module.resolution,
-        mean=reference.mean,
-        std=reference.std,
-    )
-    expected = np.stack([torch_session.run(image)["logits"][0] for image in images])
+    done = progress.step(f"check against {source.original}", total=len(artifacts))
+    inputs = images.inputs[:CHECKED_IMAGES]
+    expected = source.answers(np.concatenate(inputs))
     for artifact in artifacts:
-        name = f"{artifact.runtime} {artifact.precision.value}"
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0])
         except MissingExtra as error:
-            progress.warn(f"{name} is not checked: {error}")
+            progress.warn(f"{artifact.label} is not checked: {error}")
             continue
         with closing(session):
-            found = np.stack([session.run(image)["logits"][0] for image in images])
+            found = np.stack([session.run(image)["logits"][0] for image in inputs])
         flat = found.shape[1] > 1 and (np.ptp(found, axis=1) == 0).any()
         if flat or not np.isfinite(found).all():
             raise ConversionFailed(
-                f"{name}: its logits are constant or not finite on real images, so it is not "
-                "written; check the weights and the calibration images"
+                f"{artifact.label}: its logits are constant or not finite on real images, so it is "
+                "not written; check the weights and the calibration images"
             )
-        worst = float(np.abs(found - expected).max())
-        if artifact.precision is Precision.FLOAT32 and worst > FLOAT32_TOLERANCE:
+        worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
+        if artifact.precision is Precision.FLOAT32 and worst > allowed:
             raise ConversionFailed(
-                f"{name}: a logit differs from torch by {worst:.2g}, allowed are "
-                f"{FLOAT32_TOLERANCE:g}"
+                f"{artifact.label}: a logit differs from {source.original} by {worst:.2g}, allowed "
+                f"are {allowed:.2g}"
             )
         done()
 
 
-def _model(reference: Reference) -> Model:
-    module = reference.module
-    return Model(
-        architecture=ARCHITECTURE,
-        width_multiplier=module.width_multiplier,
-        resolution=module.resolution,
-        num_classes=module.num_classes,
-        activation=module.activation.value,
-        padding=module.padding.value,
-        weights=reference.weights,
-        weights_sha256=reference.weights_sha256,
-        trained=reference.trained,
+def _allowed(expected: Float32Array) -> float:
+    return FLOAT32_TOLERANCE * max(float(np.abs(expected).max()), 1.0)
+
+
+def _write_golden(
+    folder: Path,
+    source: Source,
+    images: CalibrationImages,
+    artifacts: Sequence[Artifact],
+    forms: Mapping[str, Form],
+    quantizations: Sequence[Quantization],
+    progress: Progress,
+) -> GoldenFiles | None:
+    """Write a few pictures with every artefact's answers, for `edgenet verify`."""
+    asked = images.asked()
+    logits = execute.logits(source.graph, [images.inputs[index] for index in asked])
+    chosen = [images.samples[asked[pick]] for pick in choose_pictures(logits)]
+    return write_golden(
+        folder,
+        [(sample.name, sample.read()) for sample in chosen],
+        source.preprocessing,
+        artifacts,
+        quantizations=quantizations,
+        output_steps={name: form.output_step for name, form in forms.items()},
+        on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
 
 
-def _identity(calibration: Calibration, images: _CalibrationImages) -> CalibrationIdentity:
-    return CalibrationIdentity(
-        name=calibration.dataset.name,
-        count=len(images.inputs),
-        seed=calibration.seed,
-        sha256=images.sha256,
-        method=METHOD,
-    )
+def _decibel(sqnr_db: float | None) -> float:
+    """Return an SQNR as a number: bit-identical logits have no noise."""
+    return float("inf") if sqnr_db is None else sqnr_db
 
 
 def _tool_versions() -> dict[str, str]:

@@ -116,12 +116,12 @@ def largest_difference(imported: ImportedModel, path: Path, images: UInt8Array) 
     from edgenet.quantize.execute import execute
 
     ours = execute(imported.graph, torch.from_numpy(images), lambda *_: None).numpy()
-    theirs = _run_file(imported, path, images)
+    theirs = run_file(imported, path, images)
     largest = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
     return float(np.abs(ours - theirs).max()) / largest
 
 
-def _run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDArray[np.float32]:
+def run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDArray[np.float32]:
     """Return the file's logits (N, classes) from ONNX Runtime."""
     import onnx
     import onnxruntime

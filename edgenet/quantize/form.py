@@ -22,7 +22,7 @@ from edgenet.quantize.equalise import Equalised, equalise
 from edgenet.quantize.ranges import Range, find_ranges
 from edgenet.quantize.recipe import Recipe
 from edgenet.quantize.sensitivity import Choice
-from edgenet.quantize.statistics import collect
+from edgenet.quantize.statistics import ChannelStatistics, collect, merge
 
 
 class Progress(Protocol):
@@ -43,6 +43,8 @@ class Calibrated:
     equalised: Equalised
     ranges: Mapping[str, Range]
     ranking: tuple[Choice, ...]
+    halves: tuple[Mapping[str, ChannelStatistics], Mapping[str, ChannelStatistics]]
+    """What every second image and what the others show of the reference."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,12 +57,21 @@ class Form:
     quantized: QuantizedGraph
     float_layers: tuple[str, ...]
 
+    @property
+    def output_step(self) -> float:
+        """Return the scale that the logits have in 8 bits, or would have where they stay float."""
+        low, high = self.calibrated.ranges[self.quantized.graph.output]
+        return (max(high, 0.0) - min(low, 0.0)) / simulate.STEPS
+
 
 def calibrate(
     graph: Graph, images: Sequence[UInt8Array], recipe: Recipe, *, seed: int, progress: Progress
 ) -> Calibrated:
     """Return what `images`, (1, H, W, 3) uint8 RGB, show of `graph`."""
-    seen = collect(graph, images, on_image=progress.step("calibrate", total=len(images)))
+    done = progress.step("calibrate", total=len(images))
+    halves = images[::2], images[1::2] or images
+    first, second = (collect(graph, half, on_image=done) for half in halves)
+    seen = merge(first, second, share=len(halves[0]) / sum(map(len, halves)))
     equalised = (
         equalise(graph, seen)
         if recipe.equalise
@@ -88,6 +99,7 @@ def calibrate(
         equalised=equalised,
         ranges=ranges,
         ranking=ranking,
+        halves=(first, second),
     )
 
 

@@ -80,3 +80,18 @@ class _Sums:
             mean=(self.mean / images).numpy(),
             mean_square=(self.mean_square / images).numpy(),
         )
+
+
+def merge(
+    first: Mapping[str, ChannelStatistics], second: Mapping[str, ChannelStatistics], *, share: float
+) -> Mapping[str, ChannelStatistics]:
+    """Return the statistics of two sets of images as one; `share` of them are in the first."""
+    return {
+        name: ChannelStatistics(
+            low=np.minimum(a.low, b.low),
+            high=np.maximum(a.high, b.high),
+            mean=share * a.mean + (1 - share) * b.mean,
+            mean_square=share * a.mean_square + (1 - share) * b.mean_square,
+        )
+        for (name, a), b in zip(first.items(), second.values(), strict=True)
+    }

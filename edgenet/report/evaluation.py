@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgenet.bundle import Artifact
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
 from edgenet.report.table import render, size
@@ -22,7 +21,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
     notes = [
         f"{evaluation.dataset}: n = {len(evaluation.pictures)}"
         + (f", {len(evaluation.unreadable)} unreadable" if evaluation.unreadable else ""),
-        f"agreement is with {_name(evaluation.reference)}"
+        f"agreement is with {evaluation.reference.label}"
         if evaluation.reference
         else "no agreement: no float artefact could run",
         "intervals: Wilson, 95 %",
@@ -30,7 +29,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
             f"{result.artifact.runtime}: {result.version} on {result.device}"
             for result in evaluation.results
         ),
-        *(f"{_name(artifact)} not run: {reason}" for artifact, reason in evaluation.not_run),
+        *(f"{artifact.label} not run: {reason}" for artifact, reason in evaluation.not_run),
     ]
     if all(result.accuracy is None for result in evaluation.results):
         notes.append(UNTRAINED)
@@ -41,7 +40,7 @@ def _row(result: ArtifactResult) -> tuple[str, ...]:
     accuracy, agreement = result.accuracy, result.agreement
     return (
         result.artifact.runtime,
-        result.artifact.precision.value,
+        result.artifact.form,
         size(result.artifact.size_bytes),
         *_percent(accuracy.top1 if accuracy else None),
         *_percent(accuracy.top5 if accuracy else None),
@@ -61,7 +60,3 @@ def _percent(found: Proportion | None) -> tuple[str, str]:
 
 def _decibel(sqnr_db: float | None) -> str:
     return "identical" if sqnr_db is None else f"{sqnr_db:.1f}"
-
-
-def _name(artifact: Artifact) -> str:
-    return f"{artifact.runtime} {artifact.precision.value}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgenet.bundle import MANIFEST, Bundle
+from edgenet.bundle import MANIFEST, Bundle, Quantization
 from edgenet.report.table import render, size
 
 
@@ -16,7 +16,7 @@ def artifact_table(bundle: Bundle) -> str:
         [
             (
                 artifact.runtime,
-                artifact.precision.value,
+                artifact.form,
                 size(artifact.size_bytes),
                 artifact.sha256[:12],
                 artifact.files[0],
@@ -32,8 +32,7 @@ def bundle_text(bundle: Bundle) -> str:
     calibration = bundle.calibration
     facts = {
         "bundle": f"{bundle.name} ({bundle.sha256[:12]})",
-        "model": f"{model.architecture}, width multiplier {model.width_multiplier:g}, "
-        f"{model.activation}, {model.padding} padding",
+        "model": model.summary,
         "weights": f"{model.weights} ({model.weights_sha256[:12]}), {bundle.licence}"
         + ("" if model.trained else "; random: its answers mean nothing"),
         "input": f"image, uint8 (1, {side}, {side}, 3) RGB NHWC; normalised inside "
@@ -46,6 +45,10 @@ def bundle_text(bundle: Bundle) -> str:
         if calibration is None
         else f"{calibration.count} of {calibration.name}, {calibration.method}, seed "
         f"{calibration.seed} ({calibration.sha256[:12]})",
+        **{
+            quantization.name: f"{_float_layers(quantization)}; {_judged(quantization)}"
+            for quantization in bundle.quantizations
+        },
         "tools": ", ".join(f"{name} {version}" for name, version in bundle.tools.items()),
     }
     width = max(map(len, facts))
@@ -61,3 +64,17 @@ def bundle_document(bundle: Bundle) -> dict[str, Any]:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+
+def _float_layers(quantization: Quantization) -> str:
+    if not quantization.float_layers:
+        return "integer throughout"
+    return "in float: " + ", ".join(quantization.float_layers)
+
+
+def _judged(quantization: Quantization) -> str:
+    sqnr = "identical" if quantization.sqnr_db is None else f"{quantization.sqnr_db:.1f} dB"
+    return (
+        f"logits {sqnr}, top-1 agrees on {quantization.agreement_right} of {quantization.images} "
+        f"{quantization.judged_on}"
+    )

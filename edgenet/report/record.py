@@ -78,11 +78,12 @@ def record_path(bundle: Bundle) -> Path:
     return bundle.root.absolute().parent / "records" / name
 
 
-def artifact_fields(artifact: Artifact) -> dict[str, str]:
+def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
     """Return what identifies an artefact."""
     return {
         "runtime": artifact.runtime,
         "precision": artifact.precision.value,
+        "variant": artifact.variant,
         "sha256": artifact.sha256,
     }
 

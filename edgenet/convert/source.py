@@ -1,0 +1,132 @@
+"""What is converted: a graph with all that belongs to it, wherever it came from.
+
+`of_reference` takes the built-in network with its weights, `of_onnx` another network's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgenet.bundle import Model
+from edgenet.errors import BadData
+from edgenet.graph import Float32Array, Graph
+from edgenet.models.fold import fold
+from edgenet.models.onnx_file import ImportedModel, import_onnx, run_file
+from edgenet.models.weights import ARCHITECTURE, Reference
+from edgenet.preprocess import Preprocessing, UInt8Array
+from edgenet.runtimes.torch import TorchSession
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """A network that is ready to convert."""
+
+    name: str
+    """For file names."""
+    graph: Graph
+    answers: Callable[[UInt8Array], Float32Array]
+    """The original's own logits (N, classes) for (N, H, W, 3) uint8 RGB: what files must answer."""
+    original: str
+    """What gives these answers, for messages."""
+    mean: tuple[float, ...]
+    """Per channel, in steps of the input byte."""
+    std: tuple[float, ...]
+    """Per channel, in steps of the input byte."""
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    licence: str
+    model: Model
+    notes: tuple[str, ...] = ()
+    """What a user should know about the reading of it."""
+
+
+def of_reference(reference: Reference) -> Source:
+    """Return MobileNet V1 with its weights, BatchNorm folded."""
+    module = reference.module
+
+    def answers(images: UInt8Array) -> Float32Array:
+        session = TorchSession(
+            module, resolution=module.resolution, mean=reference.mean, std=reference.std
+        )
+        return np.concatenate([session.run(image[None])["logits"] for image in images])
+
+    return Source(
+        name=reference.name,
+        graph=fold(module, name=reference.name, mean=reference.mean, std=reference.std),
+        answers=answers,
+        original="torch",
+        mean=reference.mean,
+        std=reference.std,
+        preprocessing=reference.preprocessing,
+        labels=reference.labels,
+        licence=reference.licence,
+        model=Model(
+            architecture=ARCHITECTURE,
+            width_multiplier=module.width_multiplier,
+            resolution=module.resolution,
+            num_classes=module.num_classes,
+            activation=module.activation.value,
+            padding=module.padding.value,
+            weights=reference.weights,
+            weights_sha256=reference.weights_sha256,
+            trained=reference.trained,
+        ),
+    )
+
+
+def of_onnx(
+    path: Path,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    resolution: int | None,
+    crop_fraction: float,
+    labels: tuple[str, ...] | None,
+) -> Source:
+    """Return the classifier in an ONNX file; without `labels` its classes are numbered.
+
+    `mean` and `std` in steps of the byte. Raises `BadWeights` or `UnsupportedOperator` for a file
+    that is no classifier or holds what no graph can, `BadData` for another number of labels.
+    """
+    imported = import_onnx(path, mean=mean, std=std, resolution=resolution)
+    if labels is not None and len(labels) != imported.classes:
+        raise BadData(f"{path}: has {imported.classes} classes, but --labels names {len(labels)}")
+
+    def answers(images: UInt8Array) -> Float32Array:
+        return run_file(imported, path, images)
+
+    return Source(
+        name=imported.graph.name,
+        graph=imported.graph,
+        answers=answers,
+        original=f"{path.name} in ONNX Runtime",
+        mean=_three(mean),
+        std=_three(std),
+        preprocessing=Preprocessing(resolution=imported.resolution, crop_fraction=crop_fraction),
+        labels=labels or tuple(f"class {number}" for number in range(imported.classes)),
+        licence="not stated",
+        model=_model(imported, path),
+        notes=imported.notes,
+    )
+
+
+def _model(imported: ImportedModel, path: Path) -> Model:
+    return Model(
+        architecture=imported.graph.name,
+        width_multiplier=None,
+        resolution=imported.resolution,
+        num_classes=imported.classes,
+        activation=None,
+        padding=None,
+        weights=path.name,
+        weights_sha256=imported.sha256,
+        trained=True,
+    )
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, ...]:
+    return values if len(values) > 1 else values * 3
