@@ -38,9 +38,8 @@ from edgenet.graph import (
 )
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import simulate
-from edgenet.quantize.encode import WEIGHT_STEPS
 from edgenet.quantize.execute import apply, chunks
-from edgenet.quantize.simulate import STEPS, dequantize, dequantized, to_bytes
+from edgenet.quantize.simulate import STEPS, WEIGHT_STEPS, dequantize, dequantized, to_bytes
 from edgenet.quantize.statistics import ChannelStatistics
 
 DAMPING = 0.01

@@ -28,10 +28,8 @@ from edgenet.graph import (
     infer_shapes,
     inputs_of,
 )
-from edgenet.quantize.simulate import STEPS
+from edgenet.quantize.simulate import STEPS, WEIGHT_STEPS
 
-WEIGHT_STEPS = 127
-"""Largest 8-bit weight; -128 is left out so that the range is symmetric."""
 BIAS_LIMIT = 2**31 - 1
 LEAST_SCALE = 2.0**-60
 """Smallest scale: the product of two is still a normal float32, so no bias is divided by zero."""

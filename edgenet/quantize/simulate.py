@@ -31,6 +31,8 @@ from edgenet.quantize.execute import Watch, apply, chunks
 
 STEPS = 255
 """Steps of an 8-bit activation."""
+WEIGHT_STEPS = 127
+"""Largest 8-bit weight; -128 is left out so that the range is symmetric."""
 
 
 def logits(quantized: QuantizedGraph, images: Sequence[UInt8Array]) -> Float32Array:

@@ -1,11 +1,19 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, with exact 8-bit kernels wherever the plain ones saturate.
+
+Its plain kernels for uint8 x int8 add two products in 16 bits where the processor has no VNNI, and
+saturate. The exact ones are less than half as fast where it has: they are asked for only after a
+small model whose answer is known came out wrong (docs/processors.md).
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tempfile
+import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +28,39 @@ KERNEL = re.compile(r"(?P<name>.*?)(_token_\d+)?(_nchwc)?_kernel_time")
 PRECISIONS = {"uint8": "int8", "int8": "int8", "float": "float32"}
 """Types by the profile's word for them where it is not ours."""
 
+SATURATION_MODEL = (
+    "eNrtm81u00AUhf2XYG4SaiyEumtVhJBmwaarZINlJJAsNkVIVGzASQew5NiR7SZVN+QVUFWJJY/AI/AYvAMvwXg8ae3U"
+    "XTUrcr5oPPbcyZkfz+rKx7ZHv+Z0TJ1ZHCaczFRcrHOepWQtohNOVF4/5pMwXt2XwZy6YZIveFb1dXsyUjUd9I7eRAkP"
+    "s5dpMqdPQjk643FduZuEWZYuqF/VSn311KY/ULG2Ec5b5n7/hM+Kr4so57RzdavGqTW0DeVch1tGY33qfMnS09mu91M3"
+    "aFetzu3O+aRIs4N7r+KwKHhCMammxsKnYZFFZ9Sv6tXC1VM1G2196SqqJtM5es2n09Fgkk6fT6OJ+Ef6uXApD4vTLCyi"
+    "NGEDR/fLMQNL05YvWM8xfKkU6BpzREzJB9bh4ROPXezbnvjptu6YvnzlwXL/GwAAAAAAAAAAAP572GU9K6DSNcgLAAAA"
+    "AAAAAAAA25EX+GPJrIBpm47pX39kEfy2sDngTkfru0w5lemm6oMXpJsAAAAAAAAAAIDtyAm8lQmBmu0o8LQ7wt5JzYbZ"
+    "aAOq76XqurVoc9OtW4Q2oHphCFndr5m7gqVhGfpwmwu7rHalYUvDvgzZj2pf1p10Ymv+HvPRNperI1M39OHIDD/sKVOm"
+    "+5ge2YbrkGHroniiWGWRHaRz8maHstbHT6luKr1NZ/yMmt7QW/UY3XB2tvQ1yjLeo6br0n1AfdHRXnX0LdKcgf+QmjZM"
+    "R/8HZNe02g=="
+)
+"""Four int8 layers of 255 x 127, each answer of which is `ANSWER`: ONNX, zlib, base64.
+
+Made by tools/make_saturation_model.py; a literal, as there is no onnx package on a board.
+"""
+ANSWER = 100
+QUANTIZED = (b"QuantizeLinear", b"QLinear")
+"""In the name of an operator of every quantised model."""
+
 
 def load(path: Path, *, threads: int) -> OnnxRuntimeSession:
-    """Return a session on the .onnx file at `path`."""
+    """Return a session on the .onnx file at `path`.
+
+    Where the processor's plain 8-bit kernels saturate, a quantised model gets the exact ones, and
+    the session's `device` says so; `RuntimeRefused` if those are wrong as well.
+    """
     return OnnxRuntimeSession(*_start(path, threads))
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     """Return what runs, in order, as the profile of one run on a black image reports it."""
     with tempfile.TemporaryDirectory() as folder:
-        session, _ = _start(path, threads, profile=Path(folder) / "profile")
+        session, *_ = _start(path, threads, profile=Path(folder) / "profile")
         image = session.get_inputs()[0]
         session.run(None, {image.name: np.zeros(image.shape, np.uint8)})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -41,19 +72,22 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     )
 
 
-def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[Any, str]:
-    """Return the package's own session and version; it writes a profile if that has a path."""
+def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[Any, str, bool]:
+    """Return the package's own session, its version, and whether it has the exact 8-bit kernels.
+
+    It writes a profile if that has a path.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtra("onnxruntime", "onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Without VNNI the plain kernels for uint8 x int8 saturate in 16 bits and answer wrongly; this
-    # asks for the exact ones there and changes nothing where VNNI exists (docs/processors.md).
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    exact = not _adds_up() and _is_quantized(path)
+    if exact and not _adds_up(exact=True):
+        raise RuntimeRefused(
+            f"{path}: ONNX Runtime's 8-bit kernels saturate on this processor, the exact ones as "
+            "well; use the int8 artefact of litert, or --precision float32"
+        )
+    options = _options(threads, exact=exact)
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -61,7 +95,39 @@ def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[An
         session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
     except Exception as error:  # its error classes have no common base but Exception
         raise RuntimeRefused(f"{path}: ONNX Runtime cannot load it ({error})") from error
-    return session, onnxruntime.__version__
+    return session, onnxruntime.__version__, exact
+
+
+def _options(threads: int, *, exact: bool) -> Any:
+    """Return the options of a session; `exact` ones turn int8 weights into uint8 on loading."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def _is_quantized(path: Path) -> bool:
+    """Tell whether the file names an operator that quantises; a missing file is ORT's to refuse."""
+    return path.is_file() and any(name in path.read_bytes() for name in QUANTIZED)
+
+
+@cache
+def _adds_up(*, exact: bool = False) -> bool:
+    """Tell whether int8 convolutions and an int8 product of the largest bytes come out right.
+
+    In 16 bits, 255 * 127 + 255 * 127 is cut at 32,767. Takes a millisecond, once in a process.
+    """
+    import onnxruntime
+
+    model = zlib.decompress(base64.b64decode(SATURATION_MODEL))
+    session = onnxruntime.InferenceSession(model, _options(1, exact=exact), providers=[PROVIDER])
+    images = {image.name: np.full(image.shape, 255, np.uint8) for image in session.get_inputs()}
+    return all(bool(np.all(answer == ANSWER)) for answer in session.run(None, images))
 
 
 def _first_type(args: Mapping[str, Any]) -> str:
@@ -74,12 +140,14 @@ def _first_type(args: Mapping[str, Any]) -> str:
 class OnnxRuntimeSession:
     """A model in ONNX Runtime."""
 
-    def __init__(self, session: Any, version: str) -> None:
+    def __init__(self, session: Any, version: str, exact: bool) -> None:
         self._session = session
         self._shape = tuple(session.get_inputs()[0].shape)
         self._outputs = [output.name for output in session.get_outputs()]
         self.version = f"onnxruntime {version}"
-        self.device = f"CPU ({', '.join(session.get_providers())})"
+        providers = ", ".join(session.get_providers())
+        int8 = "; int8 in exact kernels, as this processor's plain ones saturate" if exact else ""
+        self.device = f"CPU ({providers}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
         """Return `logits` (1, classes) for (1, H, W, 3) uint8 RGB."""

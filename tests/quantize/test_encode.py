@@ -16,6 +16,8 @@ from edgenet.data import fashion_mnist
 from edgenet.errors import ConversionFailed
 from edgenet.graph import (
     IMAGE,
+    Affine,
+    Convolution,
     FullyConnected,
     GlobalAveragePool,
     Graph,
@@ -26,8 +28,12 @@ from edgenet.graph import (
 from edgenet.models.fold import fold
 from edgenet.models.weights import Reference
 from edgenet.preprocess import UInt8Array, prepare
-from edgenet.quantize.encode import encode
-from edgenet.quantize.statistics import ChannelStatistics, collect
+from edgenet.quantize import simulate
+from edgenet.quantize.encode import encode, with_integer_normaliser
+from edgenet.quantize.execute import execute
+from edgenet.quantize.ranges import find_ranges
+from edgenet.quantize.recipe import load_recipe
+from edgenet.quantize.statistics import collect, merge
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -53,17 +59,12 @@ def tiny(
     return Graph(name="tiny", operators=operators, shapes=shapes)
 
 
-def seen(low: float, high: float) -> ChannelStatistics:
-    """Two channels, each of which reaches one end."""
-    return ChannelStatistics(
-        low=np.array([low, high]), high=np.array([low, high]), mean=np.array([low, high])
-    )
+ONE = (-1.0, 1.0)
 
 
-ONE = seen(-1, 1)
-
-
-def quantized(weight: Float32Array, bias: Float32Array, pool: ChannelStatistics) -> QuantizedGraph:
+def quantized(
+    weight: Float32Array, bias: Float32Array, pool: tuple[float, float]
+) -> QuantizedGraph:
     return encode(tiny(weight, bias), {"normalised": ONE, "pool": pool, "fc": ONE})
 
 
@@ -78,7 +79,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @example(-3e38, 3e38)
 def test_an_affine_covers_its_range_and_holds_zero(a: float, b: float) -> None:
     low, high = sorted((a, b))
-    affine = quantized(ONES, NONE, seen(low, high)).tensors["pool"]
+    affine = quantized(ONES, NONE, (low, high)).tensors["pool"]
     assert affine.scale > 0
     assert float(np.float32(affine.scale)) == affine.scale
     assert isinstance(affine.zero_point, int) and 0 <= affine.zero_point <= 255
@@ -100,7 +101,7 @@ biases = arrays.arrays(np.float32, (3,), elements=st.floats(-1e4, 1e4, width=32)
 def test_weights_and_bias_are_within_half_a_step(
     weight: Float32Array, bias: Float32Array, high: float
 ) -> None:
-    found = quantized(weight, bias, seen(0, high))
+    found = quantized(weight, bias, (0, high))
     layer, source = found.layers["fc"], found.tensors["pool"]
     assert layer.values.dtype == np.int8 and layer.bias.dtype == np.int32
     assert layer.scale.dtype == np.float32 and (layer.scale > 0).all()
@@ -115,7 +116,7 @@ def test_weights_and_bias_are_within_half_a_step(
 
 @given(weights)
 def test_the_largest_weight_of_a_channel_uses_the_last_step(weight: Float32Array) -> None:
-    layer = quantized(weight, np.zeros(3, np.float32), seen(0, 1)).layers["fc"]
+    layer = quantized(weight, np.zeros(3, np.float32), (0, 1)).layers["fc"]
     for row, values in zip(weight, layer.values, strict=True):
         if np.abs(row).max() > 1e-15:
             assert np.abs(values).max() == 127
@@ -127,7 +128,7 @@ def test_what_the_zero_point_of_the_image_rounds_away_is_in_the_bias() -> None:
     base = tiny(weight, np.array([0.125], np.float32))
     operators = (base.operators[0], dataclasses.replace(base.operators[2], input="normalised"))
     graph = dataclasses.replace(base, operators=operators)
-    found = encode(graph, {"normalised": seen(-1, 1), "fc": seen(-2, 2)})
+    found = encode(graph, {"normalised": (-1, 1), "fc": (-2, 2)})
     image, layer = found.tensors["normalised"], found.layers["fc"]
     assert (image.zero_point, image.scale) == (128, float(np.float32(1 / 127.5)))
     pixels = np.array([200, 13, 255])
@@ -136,14 +137,56 @@ def test_what_the_zero_point_of_the_image_rounds_away_is_in_the_bias() -> None:
     assert total * image.scale * float(layer.scale[0]) == pytest.approx(exact, abs=0.01)
 
 
-def test_means_that_differ_by_channel_are_refused() -> None:
+MEAN, STD = (np.array(v, np.float32) for v in ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)))
+
+
+def uneven() -> Graph:
+    """The same with a mean and a deviation for each channel."""
     graph = tiny(np.ones((1, 3), np.float32), NONE)
-    normalise = dataclasses.replace(
-        graph.operators[0], mean=np.array([123.7, 116.3, 103.5], np.float32)
+    normalise = dataclasses.replace(graph.operators[0], mean=MEAN, std=STD)
+    return dataclasses.replace(graph, operators=(normalise, *graph.operators[1:]))
+
+
+def test_means_that_differ_by_channel_become_a_layer_of_integers() -> None:
+    graph = with_integer_normaliser(uneven())
+    raw, layer = graph.operators[:2]
+    assert isinstance(layer, Convolution)
+    found = encode(graph, {"normalised": (-2.2, 2.7), "pool": ONE, "fc": ONE})
+    assert found.is_integer(layer)
+    assert found.tensors[raw.name] == Affine(scale=1, zero_point=0)  # the image's own bytes
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 256, 1).repeat(1, 3, 1, 1)
+    made = simulate.step(found, layer, simulate.step(found, raw, pixels))
+    exact = (pixels.float() - torch.from_numpy(MEAN).view(1, 3, 1, 1)) / torch.from_numpy(STD).view(
+        1, 3, 1, 1
     )
-    other = dataclasses.replace(graph, operators=(normalise, *graph.operators[1:]))
-    with pytest.raises(ConversionFailed, match="one mean and one deviation"):
-        encode(other, {"normalised": ONE, "pool": ONE, "fc": ONE})
+    # One weight a channel is held exactly: what is left is half a step of the output.
+    assert (made - exact).abs().max() <= 0.501 * found.tensors["normalised"].scale
+    before, after = (
+        execute(g, pixels.permute(0, 2, 3, 1), lambda *_: None) for g in (uneven(), graph)
+    )
+    np.testing.assert_allclose(before.numpy(), after.numpy(), atol=1e-5)
+
+
+def test_one_mean_for_all_channels_needs_no_such_layer() -> None:
+    graph = tiny(np.ones((1, 3), np.float32), NONE)
+    assert with_integer_normaliser(graph) is graph
+
+
+def test_symmetric_zero_points_are_all_0_in_int8() -> None:
+    graph = tiny(np.ones((1, 3), np.float32), NONE)
+    found = encode(graph, {"normalised": (-1, 3), "pool": (0, 2), "fc": (-5, 1)}, symmetric=True)
+    assert {affine.zero_point for affine in found.tensors.values()} == {128}
+    for name, reach in {"normalised": 3, "pool": 2, "fc": 5}.items():
+        assert found.tensors[name].scale == pytest.approx(reach / 127)
+
+
+def test_a_float_output_keeps_the_affine_it_would_have_had() -> None:
+    graph = tiny(np.ones((1, 3), np.float32), NONE)
+    ranges = {"normalised": ONE, "pool": ONE, "fc": (-3.0, 1.0)}
+    whole, sums = encode(graph, ranges), encode(graph, ranges, float_output=True)
+    assert sums.sums == {"fc": whole.tensors["fc"]}
+    assert sums.tensors.keys() == whole.tensors.keys() - {"fc"}
+    assert sums.layers.keys() == whole.layers.keys()
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +221,7 @@ def test_statistics_are_what_torch_sees(fashion: Reference, images: list[UInt8Ar
             ("low", y.amin((0, 2))),
             ("high", y.amax((0, 2))),
             ("mean", y.mean((0, 2))),
+            ("mean_square", y.square().mean((0, 2))),
         ):
             values = getattr(found[name], field)
             np.testing.assert_allclose(values, expected.numpy(), rtol=1e-3, atol=1e-4)
@@ -189,11 +233,26 @@ def test_a_tensor_that_is_not_finite_is_named(images: list[UInt8Array]) -> None:
         collect(graph, images)
 
 
+def test_halves_merge_to_the_whole(fashion: Reference, images: list[UInt8Array]) -> None:
+    graph = fold(fashion.module, name="f", mean=fashion.mean, std=fashion.std)
+    whole = collect(graph, images)
+    parts = merge(collect(graph, images[:2]), collect(graph, images[2:]), share=2 / 6)
+    for name, seen in whole.items():
+        for field in ("low", "high", "mean", "mean_square"):
+            np.testing.assert_allclose(
+                getattr(parts[name], field), getattr(seen, field), rtol=1e-9, atol=1e-12
+            )
+
+
 def test_the_order_of_the_images_changes_nothing(
     fashion: Reference, images: list[UInt8Array]
 ) -> None:
     graph = fold(fashion.module, name="f", mean=fashion.mean, std=fashion.std)
-    first, second = (encode(graph, collect(graph, order)) for order in (images, images[::-1]))
+    recipe = load_recipe("minmax")
+    first, second = (
+        encode(graph, find_ranges(recipe, graph, collect(graph, order), {}, order))
+        for order in (images, images[::-1])
+    )
     assert first.tensors == second.tensors
     assert first.tensors.keys() == {op.name for op in graph.operators}
     assert first.layers.keys() == second.layers.keys() == {op.name for op in graph.weighted()}
