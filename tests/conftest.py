@@ -13,7 +13,11 @@ from edgenet.convert.calibration import Calibration
 from edgenet.convert.pipeline import WRITERS, Int8Options, convert
 from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist
+from edgenet.data.sample import Dataset
+from edgenet.graph import Graph
+from edgenet.models.fold import fold
 from edgenet.models.weights import Choices, Reference, load_reference
+from edgenet.preprocess import UInt8Array, prepare
 from edgenet.quantize.recipe import load_recipe
 
 # More threads than free cores make torch 10 to 30 times slower.
@@ -76,3 +80,14 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 def small_bundle(fashion: Reference, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of `fashion` with every artefact. Read only: copy its `root` to change it."""
     return convert_quietly(fashion, tmp_path_factory.mktemp("bundles") / "small")
+
+
+def folded(reference: Reference) -> Graph:
+    """Return the network of `reference` as operators."""
+    return fold(reference.module, name=reference.name, mean=reference.mean, std=reference.std)
+
+
+def network_inputs(dataset: Dataset, reference: Reference, count: int) -> list[UInt8Array]:
+    """Return what the network sees of some of a set's images, (1, H, W, 3) each."""
+    drawn = dataset.draw(count, seed=1)
+    return [prepare(sample.read(), reference.preprocessing) for sample in drawn.samples]

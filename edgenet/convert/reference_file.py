@@ -70,7 +70,9 @@ def read_reference(
         mean=np.array(mean, np.float32),
         std=np.array(std, np.float32),
     )
-    reading = _Reading({t.name: numpy_helper.to_array(t) for t in model.graph.initializer}, output)
+    # Copied: torch takes no array that cannot be written to.
+    constants = {t.name: np.array(numpy_helper.to_array(t)) for t in model.graph.initializer}
+    reading = _Reading(constants, output)
     try:
         operators = (normalise, *reading.operators(rest))
     except (KeyError, IndexError) as error:

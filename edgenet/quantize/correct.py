@@ -44,8 +44,10 @@ from edgenet.quantize.statistics import ChannelStatistics
 
 DAMPING = 0.01
 """Share of the mean variance added to every input's, for covariances that are nearly singular."""
-NOISE_FLOOR = 1e-5
-"""The same of the mean square: sums in float32 leave so much of a constant input as variance."""
+LEVEL_DAMPING = 1e-5
+"""The same of the mean square. Errors that inputs of constant level multiply cost nothing but a
+bias, if the level really is constant: not at the padded border, and not on every new image."""
+LEAST_DAMPING = 1e-10
 BIAS_STEPS = 2
 LEAST_ACTIVE = 0.05
 """A channel that is clipped more often than this moves its mean too slowly to be divided by."""
@@ -176,10 +178,14 @@ def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
     """Return the damped covariance of a layer's inputs, (groups, K, K), and the samples in it."""
     products: Tensor | float = 0.0
     sums: Tensor | float = 0.0
+    origin: Tensor | None = None
     count = 0
     images = 0
     for x in source.chunks():
         columns = _columns(op, x)
+        # Sums of squares far from zero would drown a small variance in float32.
+        origin = columns.mean(2, keepdim=True) if origin is None else origin
+        columns = columns - origin
         images += len(x)
         products = products + (columns @ columns.transpose(1, 2)).double()
         sums = sums + columns.double().sum(2)
@@ -188,11 +194,12 @@ def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
             break
     assert isinstance(products, Tensor)
     assert isinstance(sums, Tensor)
+    assert origin is not None
     mean = sums / count
-    squares = products / count
-    covariance = squares - mean[:, :, None] * mean[:, None, :]
-    variance, square = (m.diagonal(dim1=1, dim2=2).mean(1) for m in (covariance, squares))
-    damping = DAMPING * variance.clamp(min=0) + NOISE_FLOOR * square.clamp(min=NOISE_FLOOR)
+    covariance = products / count - mean[:, :, None] * mean[:, None, :]
+    variance = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=0)
+    square = variance + origin.double().square().mean((1, 2))
+    damping = DAMPING * variance + LEVEL_DAMPING * square + LEAST_DAMPING
     return covariance + damping[:, None, None] * torch.eye(len(mean[0]), dtype=torch.float64), count
 
 

@@ -33,7 +33,7 @@ from edgenet.measure.agreement import Agreement, agreement
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.correct import Corrections, correct
-from edgenet.quantize.encode import BIAS_LIMIT, WEIGHT_STEPS, encode
+from edgenet.quantize.encode import BIAS_LIMIT, encode
 from edgenet.quantize.equalise import Equalised
 from edgenet.quantize.form import Calibrated, Form, Jury, Progress, encode_form
 from edgenet.quantize.ranges import find_ranges
@@ -92,26 +92,6 @@ class Step:
     accuracy: Accuracy | None
     seconds: float
     """That the step took on this machine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diagnosis:
-    """All that is found out about one INT8 form."""
-
-    form: str
-    recipe: str
-    float_layers: tuple[str, ...]
-    layers: tuple[LayerDiagnosis, ...]
-    """Worst first."""
-    layers_judged_on: str
-    layers_images: int
-    calibration_images: int
-    steps: tuple[Step, ...]
-    """From one scale a tensor to the form itself."""
-    steps_judged_on: str
-    steps_images: int
-    reference_accuracy: Accuracy | None
-    notes: tuple[str, ...] = ()
 
 
 def diagnose_layers(
@@ -173,15 +153,15 @@ def diagnose_steps(
     jury: Jury,
     *,
     full_integer: bool,
-    float_seconds: float,
+    form_seconds: float,
     progress: Progress,
 ) -> tuple[Step, ...]:
     """Return what each correction bought, the form itself last.
 
-    `float_seconds` is what choosing the layers in float and making the form took.
+    `form_seconds` is what making it took, the choice of its layers in float included.
     """
     steps = []
-    for name, quantized, seconds in _grown(form, full_integer, float_seconds, progress):
+    for name, quantized, seconds in _grown(form, full_integer, form_seconds, progress):
         done = progress.step(f"judge {name}", total=len(jury.images))
         found, accuracy = _judge(quantized, jury, done)
         steps.append(Step(name=name, agreement=found, accuracy=accuracy, seconds=seconds))
@@ -406,7 +386,7 @@ def _by_layer(noise: Noise) -> Mapping[str, float]:
 
 
 def _grown(
-    form: Form, full_integer: bool, float_seconds: float, progress: Progress
+    form: Form, full_integer: bool, form_seconds: float, progress: Progress
 ) -> Iterator[tuple[str, QuantizedGraph, float]]:
     """Yield the form after each correction, with what it is called and the seconds it took."""
     calibrated, recipe = form.calibrated, form.calibrated.recipe
@@ -443,7 +423,7 @@ def _grown(
         if not wanted:
             continue
         if not form.float_layers and name == last:  # that is the form itself
-            yield name, form.quantized, float_seconds
+            yield name, form.quantized, form_seconds
             continue
         done = progress.step(f"try {name.removeprefix('+ ')}", total=len(current.layers))
         started = time.perf_counter()
@@ -456,7 +436,7 @@ def _grown(
         )
         yield name, corrected, time.perf_counter() - started
     if form.float_layers:
-        yield f"+ {len(form.float_layers)} layers in float", form.quantized, float_seconds
+        yield f"+ {len(form.float_layers)} layers in float", form.quantized, form_seconds
 
 
 def _unequalised(calibrated: Calibrated) -> Calibrated:
@@ -479,7 +459,9 @@ def with_one_scale(quantized: QuantizedGraph) -> QuantizedGraph:
             continue
         weights = quantized.layers[op.name]
         scale = np.full_like(weights.scale, weights.scale.max())
-        values = np.clip(np.rint(op.weight / scale[0]), -WEIGHT_STEPS, WEIGHT_STEPS)
+        values = np.clip(
+            np.rint(op.weight / scale[0]), -simulate.WEIGHT_STEPS, simulate.WEIGHT_STEPS
+        )
         step = scale.astype(np.float64) * quantized.tensors[op.input].scale
         bias = np.clip(np.rint(op.bias / step), -BIAS_LIMIT, BIAS_LIMIT)
         layers[op.name] = QuantizedWeights(

@@ -79,7 +79,7 @@ def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Equal
             continue
         source = operators[between[0]]
         assert isinstance(source, Convolution)
-        factors = _factors(source, reader, seen[reader.input])
+        factors = _factors(source, reader, made=seen[source.name], read=seen[reader.input])
         if factors is None or (factors == 1).all():
             continue
         bounded = ACTIVATION_RANGES[source.activation][1] is not None
@@ -115,19 +115,25 @@ def _between(
         names.insert(0, op.input)
 
 
-def _factors(source: Convolution, reader: Weighted, seen: ChannelStatistics) -> Float64Array | None:
-    """Return what to multiply each channel between two layers by, (channels,); None: leave it."""
+def _factors(
+    source: Convolution, reader: Weighted, *, made: ChannelStatistics, read: ChannelStatistics
+) -> Float64Array | None:
+    """Return what to multiply each channel between two layers by, (channels,); None: leave it.
+
+    `made` is what leaves `source`, `read` what reaches `reader`, after pools if there are any.
+    """
     low, high = ACTIVATION_RANGES[source.activation]
-    if is_depthwise(reader) and len(reader.weight) == len(seen.high):
-        if low is None:
-            return None
-        return _to_one_range(seen.high) if high is None else _below(seen.high, high)
-    plain = not isinstance(reader, Convolution) or reader.groups == 1
-    if low is None or not plain or reader.weight.shape[1] != len(seen.high):
+    if low is None:
         return None
-    candidates = _shared_out(reader, seen) if high is None else _towards(seen.high, high)
+    if is_depthwise(reader) and len(reader.weight) == len(made.high):
+        return _to_one_range(made.high) if high is None else _below(made.high, high)
+    plain = not isinstance(reader, Convolution) or reader.groups == 1
+    if not plain or reader.weight.shape[1] != len(made.high):
+        return None
+    candidates = _shared_out(reader, read) if high is None else _towards(made.high, high)
     weight = reader.weight.astype(np.float64).reshape(*reader.weight.shape[:2], -1)
-    best: Float64Array = min(candidates, key=lambda factors: _noise(weight, seen, factors, high))
+    limit = None if high is None or made is not read else high
+    best: Float64Array = min(candidates, key=lambda factors: _noise(weight, read, factors, limit))
     return best
 
 

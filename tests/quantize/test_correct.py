@@ -4,12 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import folded, network_inputs
 
 from edgenet.data import fashion_mnist, photographs
 from edgenet.graph import Convolution
 from edgenet.measure.agreement import agreement
-from edgenet.models.fold import fold
-from edgenet.preprocess import prepare
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.correct import Corrections, correct
 from edgenet.quantize.encode import encode
@@ -19,22 +18,14 @@ from edgenet.quantize.recipe import load_recipe
 from edgenet.quantize.statistics import collect
 
 MINMAX = load_recipe("minmax")
-
-
-def folded(reference):
-    return fold(reference.module, name=reference.name, mean=reference.mean, std=reference.std)
-
-
-def inputs(dataset, reference, count):
-    drawn = dataset.draw(count, seed=1)
-    return [prepare(sample.read(), reference.preprocessing) for sample in drawn.samples]
+BOTH = Corrections()
 
 
 def plain(graph, seen):
     return encode(graph, find_ranges(MINMAX, graph, seen, {}, []))
 
 
-def corrected(graph, images, corrections=Corrections()):
+def corrected(graph, images, corrections=BOTH):
     """Return the full-integer form, equalised and corrected."""
     equalised = equalise(graph, collect(graph, images))
     ranges = find_ranges(MINMAX, equalised.graph, equalised.statistics, equalised.headroom, images)
@@ -44,8 +35,8 @@ def corrected(graph, images, corrections=Corrections()):
 
 def test_correction_holds_the_imagenet_weights(imagenet):
     graph = folded(imagenet)
-    calibration = inputs(photographs.calibration_set(), imagenet, 48)
-    images = inputs(photographs.labelled(), imagenet, 57)
+    calibration = network_inputs(photographs.calibration_set(), imagenet, 48)
+    images = network_inputs(photographs.labelled(), imagenet, 57)
     expected = execute.logits(graph, images)
     before = agreement(simulate.logits(plain(graph, collect(graph, calibration)), images), expected)
     after = agreement(simulate.logits(corrected(graph, calibration), images), expected)
@@ -56,8 +47,8 @@ def test_correction_holds_the_imagenet_weights(imagenet):
 
 def test_each_correction_buys_something(fashion):
     graph = folded(fashion)
-    calibration = inputs(fashion_mnist.calibration_set(), fashion, 64)
-    images = inputs(fashion_mnist.test_set(), fashion, 200)
+    calibration = network_inputs(fashion_mnist.calibration_set(), fashion, 64)
+    images = network_inputs(fashion_mnist.test_set(), fashion, 200)
     expected = execute.logits(graph, images)
 
     def sqnr_db(learned_rounding, bias):
@@ -73,8 +64,8 @@ def test_each_correction_buys_something(fashion):
 
 def test_fashion_mnist_keeps_its_labels(fashion):
     graph = folded(fashion)
-    form = corrected(graph, inputs(fashion_mnist.calibration_set(), fashion, 64))
-    test_images = inputs(fashion_mnist.test_set(), fashion, 300)
+    form = corrected(graph, network_inputs(fashion_mnist.calibration_set(), fashion, 64))
+    test_images = network_inputs(fashion_mnist.test_set(), fashion, 300)
     found = agreement(simulate.logits(form, test_images), execute.logits(graph, test_images))
     assert found.top1.percent >= 98
     assert found.sqnr_db > 30
@@ -82,7 +73,7 @@ def test_fashion_mnist_keeps_its_labels(fashion):
 
 def test_it_repeats(fashion):
     graph = folded(fashion)
-    images = inputs(fashion_mnist.calibration_set(), fashion, 16)
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 16)
     seen = collect(graph, images)
     once, again = (correct(plain(graph, seen), seen, images) for _ in range(2))
     for name, layer in once.layers.items():
@@ -95,7 +86,7 @@ def test_equalised_is_the_same_function(reference, request):
     reference = request.getfixturevalue(reference)
     graph = folded(reference)
     source = photographs if reference.name.endswith("224") else fashion_mnist
-    images = inputs(source.calibration_set(), reference, 8)
+    images = network_inputs(source.calibration_set(), reference, 8)
     equalised = equalise(graph, collect(graph, images))
     expected = execute.logits(graph, images)
     np.testing.assert_allclose(

@@ -1,0 +1,154 @@
+"""The forms: limits for the loss are held by layers in float, or it is said how much is missing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import Silent, folded, network_inputs
+
+from edgenet.convert.calibration import Calibration
+from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.data import fashion_mnist
+from edgenet.errors import BadData, ConversionFailed
+from edgenet.quantize.encode import float_operators
+from edgenet.quantize.form import Limit, calibrate, hold_limits, jury, make_form
+from edgenet.quantize.recipe import load_recipe
+from edgenet.quantize.sensitivity import free_layers
+
+MINMAX = load_recipe("minmax")
+
+
+@pytest.fixture(scope="module")
+def calibrated(fashion):
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 32)
+    return calibrate(folded(fashion), images, MINMAX, seed=0, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def judges(fashion):
+    images = network_inputs(fashion_mnist.test_set(), fashion, 60)
+    return jury("test images", folded(fashion), images)
+
+
+def hold(calibrated, *limits, full_integer=False):
+    return hold_limits(calibrated, limits, full_integer=full_integer, progress=Silent())
+
+
+def least(judges, decibels):
+    return Limit(
+        name="--min-sqnr",
+        unit="dB",
+        allowed=decibels,
+        measure=lambda form: judges.agreement(form).sqnr_db,
+    )
+
+
+def test_without_limits(calibrated):
+    default, whole = hold(calibrated), hold(calibrated, full_integer=True)
+    assert set(default.float_layers) == set(free_layers(calibrated.ranking)) != set()
+    assert set(float_operators(default.quantized)) == set(default.float_layers)
+    assert default.quantized.sums.keys() == {"fc"} - set(default.float_layers)
+    assert whole.float_layers == float_operators(whole.quantized) == ()
+    graph = whole.quantized.graph
+    assert not whole.quantized.sums
+    assert all(whole.quantized.is_integer(op) for op in graph.operators[1:])
+
+
+def test_a_limit_takes_the_head_of_the_ranking_and_no_more_than_it_needs(calibrated, judges):
+    reached = judges.agreement(hold(calibrated).quantized).sqnr_db
+    wanted = reached + 3
+    form = hold(calibrated, least(judges, wanted))
+    assert judges.agreement(form.quantized).sqnr_db >= wanted
+    count = len(form.float_layers)
+    ranking = [choice.layer for choice in calibrated.ranking]
+    assert len(free_layers(calibrated.ranking)) < count < len(ranking) / 2
+    assert set(form.float_layers) == set(ranking[:count])
+    # What holds already is left as it is.
+    assert hold(calibrated, least(judges, reached)).float_layers == hold(calibrated).float_layers
+
+
+@pytest.mark.parametrize("full_integer", [False, True])
+def test_how_much_is_missing_is_said(calibrated, judges, full_integer):
+    with pytest.raises(ConversionFailed) as caught:
+        hold(calibrated, least(judges, 200), full_integer=full_integer)
+    found = re.search(
+        r"cannot hold --min-sqnr 200: it reaches ([\d.]+) dB, ([\d.]+) dB short", str(caught.value)
+    )
+    reached, missing = map(float, found.groups())
+    assert reached + missing == pytest.approx(200)
+    best = hold(calibrated, full_integer=True)
+    whole = judges.agreement(best.quantized).sqnr_db
+    assert reached == pytest.approx(whole, abs=0.01) if full_integer else reached > whole + 6
+    assert ("leave out --full-integer" in str(caught.value)) == full_integer
+
+
+def test_accuracy_is_a_limit_too(fashion):
+    """On labels that plain rounding misses: those of the float network, for hard pictures."""
+    recipe = load_recipe("minmax")
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 16)
+    graph = folded(fashion)
+    calibrated = calibrate(graph, images, recipe, seed=0, progress=Silent())
+    judging = network_inputs(fashion_mnist.test_set(), fashion, 400)
+    reference = jury("", graph, judging).reference
+    labels = [frozenset({int(row.argmax())}) for row in reference]
+    judges = jury("test images", graph, judging, labels)
+    whole = make_form(calibrated, (), full_integer=True, progress=Silent())
+    agreed = judges.agreement(whole.quantized).top1.percent
+    assert judges.drop(whole.quantized) == pytest.approx(100 - agreed)
+    assert agreed < 100
+    limit = Limit(
+        name="--max-drop",
+        unit="points",
+        allowed=0.0,
+        measure=lambda form: -judges.drop(form),
+    )
+    with pytest.raises(ConversionFailed, match=r"--max-drop 0: it reaches [\d.]+ points"):
+        hold(calibrated, limit, full_integer=True)
+    form = hold(calibrated, limit)
+    assert judges.drop(form.quantized) <= 0
+    assert judges.agreement(form.quantized).top1.percent == 100
+
+
+def test_the_symmetric_form_is_another_model(calibrated, judges):
+    common = hold(calibrated)
+    symmetric = make_form(calibrated, common.float_layers, symmetric=True, progress=Silent())
+    assert symmetric.quantized.symmetric
+    assert {affine.zero_point for affine in symmetric.quantized.tensors.values()} == {128}
+    assert symmetric.float_layers == common.float_layers
+    assert judges.agreement(symmetric.quantized).sqnr_db > 25
+
+
+def test_the_converter_leaves_nothing_of_a_form_that_misses(make_bundle, fashion, tmp_path):
+    options = {
+        "targets": select_targets(("onnxruntime",), ()),
+        "calibration": Calibration(dataset=fashion_mnist.calibration_set(), samples=16, seed=0),
+    }
+    wanted = Int8Options(recipe=MINMAX, min_sqnr_db=200, full_integer=True)
+    with pytest.raises(ConversionFailed, match="dB short"):
+        make_bundle(fashion, int8=wanted, **options)
+    assert list(tmp_path.iterdir()) == []
+    few = Calibration(dataset=fashion_mnist.calibration_set(), samples=7, seed=0)
+    with pytest.raises(BadData, match="give 8 images or more"):
+        make_bundle(fashion, int8=wanted, **{**options, "calibration": few})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_names_what_stayed_in_float(make_bundle, fashion):
+    bundle = make_bundle(
+        fashion,
+        targets=select_targets(("litert", "tensorrt"), ()),
+        int8=Int8Options(
+            recipe=MINMAX,
+            max_drop_points=1,
+            min_sqnr_db=41,
+            labelled=fashion_mnist.test_set().draw(50, seed=3),
+        ),
+    )
+    common, symmetric = bundle.quantizations
+    assert (common.name, symmetric.name) == ("int8", "int8-tensorrt")
+    assert common.float_layers == symmetric.float_layers
+    assert len(common.float_layers) > 2
+    assert common.sqnr_db >= 41 > symmetric.sqnr_db
+    assert common.judged_on == "held-out calibration images"
+    assert common.images == 32
