@@ -48,6 +48,8 @@ LEVEL_DAMPING = 1e-5
 """The same of the mean square. Errors that inputs of constant level multiply cost nothing but a
 bias, if the level really is constant: not at the padded border, and not on every new image."""
 LEAST_DAMPING = 1e-10
+LARGEST_BLOCK = 1152
+"""Inputs whose covariance is looked at together; the work grows with the cube of their number."""
 BIAS_STEPS = 2
 LEAST_ACTIVE = 0.05
 """A channel that is clipped more often than this moves its mean too slowly to be divided by."""
@@ -168,14 +170,24 @@ def _learn_rounding(
     covariance, samples = _covariance(op, layer.source)
     if samples < SAMPLES_PER_INPUT * covariance.shape[1]:
         return weights.values
-    rows = torch.from_numpy(op.weight).double().reshape(groups, -1, covariance.shape[1])
+    size = covariance.shape[1]
+    blocks = len(covariance) // groups
+    rows = torch.from_numpy(op.weight).double().reshape(groups, -1, blocks, size)
     scale = torch.from_numpy(weights.scale).double().reshape(groups, -1)
-    values = _round_in_turn(rows, covariance, scale)
+    values = _round_in_turn(
+        rows.transpose(1, 2).reshape(len(covariance), -1, size),
+        covariance,
+        scale.repeat_interleave(blocks, dim=0),
+    )
+    values = values.reshape(groups, blocks, -1, size).transpose(1, 2)
     return values.reshape(op.weight.shape).to(torch.int8).numpy()
 
 
 def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
-    """Return the damped covariance of a layer's inputs, (groups, K, K), and the samples in it."""
+    """Return the damped covariance of a layer's inputs, (blocks, K, K), and the samples in it.
+
+    A block is a group of the convolution or, of a large one, a part of its input channels.
+    """
     products: Tensor | float = 0.0
     sums: Tensor | float = 0.0
     origin: Tensor | None = None
@@ -204,7 +216,7 @@ def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:
 
 
 def _columns(op: Weighted, x: Tensor) -> Tensor:
-    """Return what each weight of a layer is multiplied by: (groups, K, positions) float32."""
+    """Return what each weight of a layer is multiplied by: (blocks, K, positions) float32."""
     if isinstance(op, FullyConnected):
         return x.T[None]
     kernel = op.weight.shape[2:]
@@ -219,7 +231,9 @@ def _columns(op: Weighted, x: Tensor) -> Tensor:
             dilation=op.dilation,
         )
         columns = patches.permute(1, 0, 2).reshape(patches.shape[1], -1)
-    return columns.reshape(op.groups, -1, columns.shape[1])
+    size = columns.shape[0] // op.groups
+    blocks = next(n for n in range(1, size + 1) if size % n == 0 and size <= n * LARGEST_BLOCK)
+    return columns.reshape(op.groups * blocks, -1, columns.shape[1])
 
 
 def _round_in_turn(rows: Tensor, covariance: Tensor, scale: Tensor) -> Tensor:
@@ -252,7 +266,9 @@ def _round_in_turn(rows: Tensor, covariance: Tensor, scale: Tensor) -> Tensor:
 def _correct_bias(layer: _Layer, weights: QuantizedWeights) -> QuantizedWeights:
     """Return `weights` with the bias at which each channel's mean in 8 bits is the target."""
     step = torch.from_numpy(weights.scale).double() * layer.source_affine.scale
-    affine = layer.affine
+    # Without an activation nothing is meant to be cut: a range that ends early, as in front of a
+    # hard-swish that is 0 there, must not look like a shift.
+    affine = layer.affine if layer.op.activation else None
     low, high = _ends(affine, layer.op.activation)
     for _ in range(BIAS_STEPS):
         op = dequantized(layer.op, weights, layer.source_affine)

@@ -15,12 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from edgenet.graph import (
+    IMAGE,
     KEEPS_BYTES,
     Activate,
+    Convolution,
+    Float32Array,
+    FullyConnected,
     Normalise,
     Operator,
     QuantizedGraph,
@@ -40,6 +45,13 @@ from edgenet.quantize.ranges import find_ranges
 from edgenet.quantize.sensitivity import Noise, measure_noise
 from edgenet.quantize.statistics import ChannelStatistics, Float64Array, merge
 
+BoolArray = npt.NDArray[np.bool_]
+
+LEAST_SPAN = 1e-6
+"""A channel that changes by a smaller share of the largest one's range is dead: float32 ends."""
+NOISE_IMAGES = 8
+"""Images that the noise of the form itself is averaged over."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDiagnosis:
@@ -56,6 +68,8 @@ class LayerDiagnosis:
     """Between both outputs over all pictures, 1 when they point the same way."""
     own_sqnr_db: float | None
     """Of the layer alone: what it makes of the reference's own inputs; None when identical."""
+    weights_sqnr_db: float | None
+    """The same before its output goes into 8 bits: what its weights and bias alone lose."""
     noise_share: float
     """Of the noise that reaches the logits of this form: what its weights and its output cause."""
     alone_tensor_db: float | None
@@ -74,7 +88,7 @@ class LayerDiagnosis:
     """The same between input channels, which share a scale, in the INT8 form."""
     channels: int
     dead_channels: int
-    """Those that have one and the same value on every calibration image."""
+    """Those that keep one value over every calibration image."""
     clipped_share: float
     """Of its values on the calibration images: those beyond what its 8 bits reach."""
     beyond_share: float
@@ -106,7 +120,7 @@ def diagnose_layers(
     done = progress.step("compare layers", total=len(images))
     compared = _compare(form, images, done)
     clipped = _clipped(form, progress)
-    noise = measure_noise(quantized, calibrated.images, seed=seed)
+    noise = measure_noise(quantized, calibrated.images[:NOISE_IMAGES], seed=seed)
     seen, equalised = _statistics(calibrated), calibrated.equalised.statistics
     total, total_full = (sum(_by_layer(n).values()) or 1.0 for n in (noise, full_integer))
     layers = []
@@ -114,6 +128,7 @@ def diagnose_layers(
         if op.name not in compared:
             continue
         before = seen[op.name]
+        live = _live(before)
         found = compared[op.name]
         layers.append(
             LayerDiagnosis(
@@ -123,16 +138,22 @@ def diagnose_layers(
                 channels_sqnr_db=found.whole.channels_sqnr_db,
                 cosine=found.whole.cosine,
                 own_sqnr_db=found.own.sqnr_db,
+                weights_sqnr_db=found.weights.sqnr_db,
                 noise_share=_by_layer(noise).get(op.name, 0.0) / total,
                 alone_tensor_db=_decibel(full_integer.by_tensor.get(op.name, 0.0)),
                 alone_weights_db=_decibel(full_integer.by_weights.get(op.name, 0.0)),
                 full_integer_share=_by_layer(full_integer).get(op.name, 0.0) / total_full,
-                output_ratio=_range_ratio(before),
-                equalised_ratio=_range_ratio(equalised[op.name]),
-                weight_ratio=_weight_ratio(calibrated.reference.operators, op, axis=0),
-                input_weight_ratio=_weight_ratio(quantized.graph.operators, op, axis=1),
+                output_ratio=_range_ratio(before, live),
+                equalised_ratio=_range_ratio(equalised[op.name], live),
+                weight_ratio=_weight_ratio(calibrated.reference.operators, op, 0, live),
+                input_weight_ratio=_weight_ratio(
+                    quantized.graph.operators,
+                    op,
+                    1,
+                    _live(seen[inputs_of(op)[0]]) if inputs_of(op)[0] in seen else None,
+                ),
                 channels=len(before.high),
-                dead_channels=int((before.high == before.low).sum()),
+                dead_channels=int((~live).sum()),
                 clipped_share=clipped.get(op.name, 0.0),
                 beyond_share=found.beyond.share,
                 reach=found.beyond.reach,
@@ -187,11 +208,11 @@ class _Comparison:
 
     def add(self, reference: Tensor, found: Tensor) -> None:
         """Take in one picture's tensors, (1, C, H, W) or (1, C)."""
-        a, b = (x.double().reshape(x.shape[1], -1) for x in (reference, found))
-        self.signal = self.signal + a.square().sum(1)
-        self.noise = self.noise + (a - b).square().sum(1)
-        self.found += float(b.square().sum())
-        self.product += float((a * b).sum())
+        a, b = (x.reshape(x.shape[1], -1) for x in (reference, found))
+        self.signal = self.signal + a.square().sum(1, dtype=torch.float64)
+        self.noise = self.noise + (a - b).square().sum(1, dtype=torch.float64)
+        self.found += float(b.square().sum(dtype=torch.float64))
+        self.product += float((a * b).sum(dtype=torch.float64))
 
     @property
     def sqnr_db(self) -> float | None:
@@ -234,11 +255,12 @@ class _Beyond:
 
 
 class _Compared:
-    """One operator: its output in the whole form, alone, and where it lies."""
+    """One operator's output in the whole form, alone, alone before 8 bits; and where it lies."""
 
     def __init__(self) -> None:
         self.whole = _Comparison()
         self.own = _Comparison()
+        self.weights = _Comparison()
         self.beyond = _Beyond()
 
 
@@ -247,23 +269,25 @@ def _compare(
     form: Form, images: Sequence[UInt8Array], done: Callable[[], None]
 ) -> Mapping[str, _Compared]:
     quantized = form.quantized
-    compared = {op.name: _Compared() for op in quantized.graph.operators if _is_told(form, op)}
+    told = [op for op in quantized.graph.operators if _is_told(form, op)]
+    compared = {op.name: _Compared() for op in told}
+    real = {op.name: simulate.real(quantized, op) for op in told}
     for image in images:
         reference = _reference_tensors(form, image)
         found: dict[str, Tensor] = {}
         simulate.execute(quantized, torch.from_numpy(image), found.__setitem__)
         inputs = _exact_inputs(form, reference, found)
-        for op in quantized.graph.operators:
-            if op.name not in compared:
-                continue
-            exact = reference[op.name]
-            compared[op.name].whole.add(exact, found[op.name])
-            sources = [inputs[name] for name in inputs_of(op)]
-            alone = found[op.name] if isinstance(op, Normalise) else _alone(quantized, op, sources)
-            compared[op.name].own.add(exact, alone)
-            if op.name in quantized.tensors:
+        for op in told:
+            exact, rows = reference[op.name], compared[op.name]
+            rows.whole.add(exact, found[op.name])
+            alone = execute.apply(real[op.name], *(inputs[name] for name in inputs_of(op)))
+            rows.weights.add(exact, alone)
+            affine = quantized.tensors.get(op.name)
+            if affine is not None:
+                alone = simulate.dequantize(simulate.to_bytes(alone, affine), affine)
                 low, high, step = _ends(quantized, op.name)
-                compared[op.name].beyond.add(exact, low, high, step=step)
+                rows.beyond.add(exact, low, high, step=step)
+            rows.own.add(exact, alone)
         done()
     return compared
 
@@ -275,14 +299,10 @@ def _is_told(form: Form, op: Operator) -> bool:
     return not isinstance(op, KEEPS_BYTES)
 
 
-def _alone(quantized: QuantizedGraph, op: Operator, sources: Sequence[Tensor]) -> Tensor:
-    return simulate.step(quantized, op, *sources)
-
-
 def _reference_tensors(form: Form, image: UInt8Array) -> dict[str, Tensor]:
-    """Return every tensor of the reference, in the units of the INT8 form."""
+    """Return the image and every tensor of the reference, in the units of the INT8 form."""
     factors = form.calibrated.equalised.factors
-    tensors: dict[str, Tensor] = {}
+    tensors = {IMAGE: torch.from_numpy(image).permute(0, 3, 1, 2)}
 
     def watch(name: str, x: Tensor) -> None:
         if name in factors:
@@ -313,9 +333,10 @@ def _clipped(form: Form, progress: Progress) -> Mapping[str, float]:
     beyond = {
         name: _Beyond()
         for name in quantized.tensors
-        if name in form.calibrated.equalised.statistics and name not in hidden
+        if name not in hidden and _may_clip(form, name)
     }
-    beyond.pop(quantized.graph.operators[0].name, None)
+    if not beyond:
+        return {}
     done = progress.step("look for clipped values", total=len(images))
     for image in images:
         tensors = _reference_tensors(form, image)
@@ -324,6 +345,15 @@ def _clipped(form: Form, progress: Progress) -> Mapping[str, float]:
             counted.add(tensors[name], low, high, step=step)
         done()
     return {name: counted.share for name, counted in beyond.items()}
+
+
+def _may_clip(form: Form, name: str) -> bool:
+    """Tell whether the calibration set showed a value that 8 bits do not reach."""
+    seen = form.calibrated.equalised.statistics.get(name)
+    if seen is None or name == form.quantized.graph.operators[0].name:
+        return False
+    low, high, step = _ends(form.quantized, name)
+    return bool(seen.low.min() < low - step / 2 or seen.high.max() > high + step / 2)
 
 
 def _hidden(quantized: QuantizedGraph) -> frozenset[str]:
@@ -357,19 +387,29 @@ def _statistics(calibrated: Calibrated) -> Mapping[str, ChannelStatistics]:
     return merge(first, second, share=in_first / (in_first + in_second))
 
 
-def _range_ratio(seen: ChannelStatistics) -> float | None:
+def _live(seen: ChannelStatistics) -> BoolArray:
+    """Return which channels change from place to place or picture to picture, (channels,)."""
+    span = seen.high - seen.low
+    live: BoolArray = span > LEAST_SPAN * span.max()
+    return live
+
+
+def _range_ratio(seen: ChannelStatistics, live: BoolArray) -> float | None:
     """Return largest to smallest reach of the channels that live; None for fewer than two."""
-    return _spread(np.maximum(np.abs(seen.high), np.abs(seen.low))[seen.high > seen.low])
+    return _spread(np.maximum(np.abs(seen.high), np.abs(seen.low))[live])
 
 
-def _weight_ratio(operators: Sequence[Operator], op: Operator, *, axis: int) -> float | None:
-    """Return largest to smallest weight along an axis of a layer of this name."""
-    layer = next((o for o in operators if o.name == op.name and isinstance(o, Weighted)), None)
-    if layer is None:
+def _weight_ratio(
+    operators: Sequence[Operator], op: Operator, axis: int, live: BoolArray | None
+) -> float | None:
+    """Return largest to smallest weight of the live channels along an axis of a layer's weights."""
+    layer = next((o for o in operators if o.name == op.name), None)
+    if not isinstance(layer, Convolution | FullyConnected):
         return None
-    assert isinstance(layer, Weighted)
     others = tuple(a for a in range(layer.weight.ndim) if a != axis)
-    return _spread(np.abs(layer.weight).max(axis=others).astype(np.float64))
+    largest = np.abs(layer.weight).max(axis=others).astype(np.float64)
+    known = live is not None and len(live) == len(largest)  # not so for the inputs of groups
+    return _spread(largest[live] if known else largest)
 
 
 def _spread(reach: Float64Array) -> float | None:
@@ -482,9 +522,7 @@ def _judge(
     return agreement(logits, jury.reference), _accuracy(logits, jury)
 
 
-def _accuracy(
-    logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], jury: Jury
-) -> Accuracy | None:
+def _accuracy(logits: Float32Array, jury: Jury) -> Accuracy | None:
     if jury.accepted is None:
         return None
     return score([top_indices(row, 5) for row in logits], jury.accepted)

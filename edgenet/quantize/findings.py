@@ -12,7 +12,7 @@ from edgenet.quantize.diagnosis import LayerDiagnosis
 from edgenet.quantize.simulate import STEPS, WEIGHT_STEPS
 
 WIDE = 32.0
-"""Ratio of channel ranges from which the smallest has under 8 of 255 steps (4 of 127 in weights)."""
+"""Ratio of channel ranges from which the smallest has under 8 of 255 steps (or 4 of 127)."""
 COSTLY = 0.1
 """Share of the noise of the full-integer form that makes a layer stand out."""
 TIMES_MEAN = 3.0
@@ -74,14 +74,15 @@ def _poor(layer: LayerDiagnosis) -> Finding | None:
 
 def _why(layer: LayerDiagnosis) -> str:
     """Return what in a layer's figures explains that it loses much, if anything does."""
+    weights, own = layer.weights_sqnr_db, layer.own_sqnr_db
+    if weights is None or own is None or weights > own + 3:
+        return f"; its weights keep {weights:.1f} dB, its output does not" if weights else ""
     if (layer.input_weight_ratio or 1) >= WIDE:
         return (
             f"; weights of its input channels differ {_times(layer.input_weight_ratio)} and share "
             "a scale"
         )
-    if layer.clipped_share >= CLIPPED:
-        return f"; {_percent(layer.clipped_share)} of its calibration values are clipped"
-    return ""
+    return "; its weights lose it"
 
 
 def _costly(layer: LayerDiagnosis, loud: float) -> Finding | None:

@@ -89,7 +89,8 @@ def calibrate(
         else lambda: None,
     )
     done = progress.step("rank layers")
-    noise = sensitivity.measure_noise(encode(equalised.graph, ranges), images, seed=seed)
+    plain = encode(equalised.graph, ranges, float_output=True)
+    noise = sensitivity.measure_noise(plain, images, seed=seed)
     ranking = sensitivity.rank(equalised.graph, noise)
     done()
     return Calibrated(
@@ -154,7 +155,7 @@ def encode_form(
         graph,
         calibrated.ranges,
         float_layers=float_layers,
-        float_output=not full_integer,
+        float_output=True,
         symmetric=symmetric,
     )
 

@@ -7,7 +7,7 @@ does not know which figures are required.
 
     python tools/bench/int8.py                                     MobileNet V1, converted first
     python tools/bench/int8.py --quick --bundle full-integer=B     a bundle that is there
-    python tools/bench/int8.py --networks --model residual=net.onnx
+    python tools/bench/int8.py --networks --model residual=net.onnx --convert "--mean 0 --std 255"
 
 Needs `requirements.txt` of this folder and what `pictures.py` names.
 """
@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ import latency
 import numpy as np
 import pictures
 import rivals
-from latency import Contestant, Picture, Plan, Ratio
+from latency import Contestant, Plan, Ratio, Run
 
 from edgenet import runtimes
 from edgenet.bundle import Bundle, Precision, load_bundle
@@ -58,7 +59,7 @@ BASELINE = "full-integer"
 PUBLISHED = Plan(launches=5, blocks=10, runs=20)
 QUICK = Plan(launches=2, blocks=5, runs=10)
 QUICK_PICTURES = 100
-MOST_LABELLED = 1000
+MOST_LABELLED = 2000
 """Of a larger labelled set so many are drawn."""
 PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "nncf", "litert-quantizer")
 
@@ -89,7 +90,7 @@ class Row:
 
     contestant: Contestant
     labelled: Comparison
-    harder: Comparison
+    harder: Comparison | None
     accuracy: Accuracy | None
     timing: Timing | None = None
 
@@ -98,8 +99,9 @@ class Row:
 class Scene:
     """The pictures of one run at a network's resolution, and the reference's answers."""
 
-    labelled: Sequence[Picture]
-    harder: Sequence[Picture]
+    labelled: UInt8Array
+    """(n, H, W, 3) RGB, as are the harder ones."""
+    harder: UInt8Array
     accepted: Sequence[frozenset[int]] | None
     """None where the labels are not the network's."""
     labelled_reference: Float32Array
@@ -142,7 +144,7 @@ def bench(network: str, bundles: dict[str, Bundle], sources: Sources, plan: Plan
         network=network,
         reference=_accuracy(scene.labelled_reference, scene.accepted),
         pictures=(len(scene.labelled), len(scene.harder)),
-        rows=tuple(_timed(rows, scene.labelled[0], plan)),
+        rows=tuple(_timed(rows, scene.labelled[:1], plan)),
     )
 
 
@@ -181,18 +183,18 @@ def _scene(files: rivals.FloatFiles, bundle: Bundle, sources: Sources) -> Scene:
     labelled = np.concatenate(
         [prepare(each.read(), bundle.preprocessing) for each in dataset.samples]
     )
-    harder = pictures.harder(sources.harder)
-    if side != pictures.SIDE:
+    harder = np.empty((0, side, side, 3), np.uint8)
+    if sources.harder:
+        harder = pictures.harder(sources.harder)
+    if sources.harder and side != pictures.SIDE:
         harder = np.stack([resize(image, (side, side)) for image in harder])
-    sets = [_both_forms(files, images) for images in (labelled, harder)]
     session = runtimes.load("onnxruntime", files.onnx)
     references = [
-        np.concatenate([session.run(picture.image)["logits"] for picture in chosen])
-        for chosen in sets
+        _logits(lambda image: session.run(image)["logits"], chosen) for chosen in (labelled, harder)
     ]
     return Scene(
-        labelled=sets[0],
-        harder=sets[1],
+        labelled=labelled,
+        harder=harder,
         accepted=_accepted(dataset, bundle),
         labelled_reference=references[0],
         harder_reference=references[1],
@@ -208,13 +210,6 @@ def _accepted(dataset: Dataset, bundle: Bundle) -> Sequence[frozenset[int]] | No
     if dataset.classes == classes + 1 == IMAGENET_CLASSES:  # ImageNet without the background
         return [frozenset(int(label) - 1 for label in each.labels) for each in dataset.samples]
     return None
-
-
-def _both_forms(files: rivals.FloatFiles, images: UInt8Array) -> Sequence[Picture]:
-    floats = rivals.normalised(files, images)
-    return [
-        Picture(image=image[None], normalised=x) for image, x in zip(images, floats, strict=True)
-    ]
 
 
 def _ours(bundles: dict[str, Bundle]) -> Iterator[Contestant]:
@@ -243,14 +238,19 @@ def _theirs(made: Sequence[rivals.Rival]) -> Iterator[Contestant]:
 
 def _compare(contestant: Contestant, scene: Scene, threads: int) -> Row:
     run = latency.open_contestant(contestant, threads=threads)
-    labelled = np.concatenate([run(picture) for picture in scene.labelled])
-    harder = np.concatenate([run(picture) for picture in scene.harder])
+    labelled = _logits(run, scene.labelled)
+    harder = _logits(run, scene.harder)
     return Row(
         contestant=contestant,
         labelled=_comparison(labelled, scene.labelled_reference),
-        harder=_comparison(harder, scene.harder_reference),
+        harder=_comparison(harder, scene.harder_reference) if len(harder) else None,
         accuracy=_accuracy(labelled, scene.accepted),
     )
+
+
+def _logits(run: Run, images: UInt8Array) -> Float32Array:
+    """Return (n, classes), no rows for no images."""
+    return np.array([run(image[None])[0] for image in images], np.float32)
 
 
 def _comparison(logits: Float32Array, reference: Float32Array) -> Comparison:
@@ -269,16 +269,20 @@ def _accuracy(logits: Float32Array, accepted: Sequence[frozenset[int]] | None) -
     return score([top_indices(row, 5) for row in logits], accepted)
 
 
-def _timed(rows: Sequence[Row], picture: Picture, plan: Plan) -> Iterator[Row]:
+def _timed(rows: Sequence[Row], image: UInt8Array, plan: Plan) -> Iterator[Row]:
     """Yield the rows with their latencies; those of one runtime run interleaved."""
     for runtime in dict.fromkeys(row.contestant.runtime for row in rows):
         group = [row for row in rows if row.contestant.runtime == runtime]
-        medians = latency.measure([row.contestant for row in group], picture, plan)
+        medians = latency.measure([row.contestant for row in group], image, plan)
         names = [row.contestant.name for row in group]
         full = f"edgenet {BASELINE}"
         baseline = names.index(full) if full in names else None
         theirs = [index for index, row in enumerate(group) if not row.contestant.ours]
-        best = max(theirs, key=lambda index: _sqnr(group[index].harder), default=None)
+        best = max(
+            theirs,
+            key=lambda index: _sqnr(group[index].harder or group[index].labelled),
+            default=None,
+        )
         for index, row in enumerate(group):
             own = row.contestant.ours
             yield replace(
@@ -362,15 +366,19 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.contestant.runtime,
         f"{_sqnr(row.labelled):.1f}",
         _proportion(row.labelled.agreement.top1),
-        f"{_sqnr(row.harder):.1f}",
-        f"{row.harder.p10_sqnr_db:.1f}",
-        _proportion(row.harder.agreement.top1),
+        *_harder_cells(row.harder),
         "-" if row.accuracy is None else _accuracy_text(row.accuracy),
         "-" if timing is None else f"{timing.p50_ms:.2f}",
         _ratio(timing.to_baseline if timing else None),
         _ratio(timing.to_rival if timing else None),
         size(row.contestant.size_bytes),
     )
+
+
+def _harder_cells(found: Comparison | None) -> tuple[str, ...]:
+    if found is None:
+        return ("-", "-", "-")
+    return (f"{_sqnr(found):.1f}", f"{found.p10_sqnr_db:.1f}", _proportion(found.agreement.top1))
 
 
 def _proportion(found: Proportion) -> str:
@@ -397,14 +405,14 @@ def document(results: Sequence[Result], machine: Sequence[str], plan: Plan) -> d
 
 
 def converted(
-    network: str, model: str, forms: Sequence[str], calibration: str | None
+    network: str, model: str, forms: Sequence[str], calibration: str | None, further: Sequence[str]
 ) -> dict[str, Bundle]:
-    """Convert `model` into each form and return the bundles."""
+    """Convert `model` into each form and return the bundles; `further` are options of convert."""
     bundles = {}
     for form in forms:
         folder = pictures.CACHE / "bundles" / f"{network}-{form.replace(' ', '-')}"
         command = [sys.executable, "-m", "edgenet", "convert", model, *FORMS[form]]
-        command += ["--calibration", calibration] if calibration else []
+        command += [*(["--calibration", calibration] if calibration else []), *further]
         command += ["--force", "-o", str(folder)]
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
             raise SystemExit(f"failed: {' '.join(command)}")
@@ -445,7 +453,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--data", default="photographs", metavar="SET", help="labelled pictures")
     parser.add_argument("--calibration", metavar="DIR|CSV", help="for ours and theirs alike")
-    parser.add_argument("--pictures", type=int, default=1000, metavar="N", help="harder pictures")
+    parser.add_argument(
+        "--convert",
+        default="",
+        metavar="OPTIONS",
+        help="further options of edgenet convert in one word: '--mean 127.5 --std 127.5'",
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=1000, metavar="N", help="harder pictures, 0: none"
+    )
     parser.add_argument("--quick", action="store_true", help="few pictures, short timing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     return parser.parse_args()
@@ -463,9 +479,10 @@ def main() -> None:
         bundles = {form: load_bundle(Path(path)) for form, path in options.bundle}
         work = iter([(next(iter(bundles.values())).name, bundles)])
     else:
+        further = shlex.split(options.convert)
         models = [*((name, name) for name in options.networks), *options.model]
         work = (
-            (name, converted(name, model, options.forms, options.calibration))
+            (name, converted(name, model, options.forms, options.calibration, further))
             for name, model in models
         )
     results = []

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rivals
 
 from edgenet import runtimes
 from edgenet.preprocess import UInt8Array
@@ -37,17 +36,6 @@ class Contestant:
     path: Path
     size_bytes: int
     ours: bool
-    """Takes the image as bytes; a rival takes it normalised, in float."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
-    """One picture in both forms that contestants take it."""
-
-    image: UInt8Array
-    """(1, H, W, 3) RGB."""
-    normalised: Float32Array
-    """(1, C, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +59,27 @@ class Ratio:
     high: float
 
 
+Run = Callable[[UInt8Array], Float32Array]
 Medians = npt.NDArray[np.float64]
 """Median of each block in ms, (launches, blocks, contestants)."""
 
 
-def open_contestant(contestant: Contestant, *, threads: int) -> Callable[[Picture], Float32Array]:
-    """Return a function from a picture to its (1, classes) logits."""
-    if contestant.ours:
-        session = runtimes.load(contestant.runtime, contestant.path, threads=threads)
-        return lambda picture: session.run(picture.image)["logits"]
-    run = rivals.load(contestant.runtime, contestant.path, threads=threads)
-    return lambda picture: run(picture.normalised)
+def open_contestant(contestant: Contestant, *, threads: int) -> Run:
+    """Return a function from (1, H, W, 3) uint8 RGB to (1, classes) logits.
+
+    Ours and theirs are loaded alike, with the options that edgenet gives their runtime. A rival's
+    only output may have another name than ours.
+    """
+    session = runtimes.load(contestant.runtime, contestant.path, threads=threads)
+    return lambda image: next(iter(session.run(image).values()))
 
 
-def measure(contestants: Sequence[Contestant], picture: Picture, plan: Plan) -> Medians:
+def measure(contestants: Sequence[Contestant], image: UInt8Array, plan: Plan) -> Medians:
     """Return the block medians of contestants that share a runtime."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
         launches = [
-            pool.apply(_launch, (tuple(contestants), picture, plan, seed))
+            pool.apply(_launch, (tuple(contestants), image, plan, seed))
             for seed in range(plan.launches)
         ]
     return np.array(launches)
@@ -108,33 +98,33 @@ def ratio(medians: Medians, contestant: int, baseline: int) -> Ratio:
 
 
 def _launch(
-    contestants: Sequence[Contestant], picture: Picture, plan: Plan, seed: int
+    contestants: Sequence[Contestant], image: UInt8Array, plan: Plan, seed: int
 ) -> list[list[float]]:
     """Return the median of each block in ms, blocks by contestants, from this process."""
     sessions = [open_contestant(each, threads=plan.threads) for each in contestants]
     for run in sessions:
-        _warm_up(run, picture)
+        _warm_up(run, image)
     order = np.random.default_rng(seed)
     blocks = []
     for _ in range(plan.blocks):
         medians = [0.0] * len(sessions)
         for index in order.permutation(len(sessions)):
-            medians[index] = _block_ms(sessions[index], picture, plan.runs)
+            medians[index] = _block_ms(sessions[index], image, plan.runs)
         blocks.append(medians)
     return blocks
 
 
-def _warm_up(run: Callable[[Picture], Float32Array], picture: Picture) -> None:
+def _warm_up(run: Run, image: UInt8Array) -> None:
     started, runs = time.monotonic(), 0
     while runs < WARM_UP_RUNS or time.monotonic() - started < WARM_UP_S:
-        run(picture)
+        run(image)
         runs += 1
 
 
-def _block_ms(run: Callable[[Picture], Float32Array], picture: Picture, runs: int) -> float:
+def _block_ms(run: Run, image: UInt8Array, runs: int) -> float:
     taken_ns = []
     for _ in range(runs):
         started = time.perf_counter_ns()
-        run(picture)
+        run(image)
         taken_ns.append(time.perf_counter_ns() - started)
     return statistics.median(taken_ns) / 1e6
