@@ -157,10 +157,10 @@ def identity(
 
 def labelled_images(
     dataset: Dataset, source: Source, accepted: Sequence[frozenset[int]], progress: Progress
-) -> tuple[list[UInt8Array], list[frozenset[int]], list[str]]:
-    """Return a labelled set as the network sees it, with its labels and its pictures' sha256."""
+) -> tuple[list[UInt8Array], list[frozenset[int]], list[tuple[str, str]]]:
+    """Return a labelled set as the network sees it, its labels, and each name with its sha256."""
     done = progress.step("read labelled images", total=len(dataset.samples))
-    inputs, labels, hashes = [], [], []
+    inputs, labels, named = [], [], []
     for sample, right in zip(dataset.samples, accepted, strict=True):
         try:
             picture = sample.read()
@@ -171,7 +171,7 @@ def labelled_images(
         finally:
             done()
         labels.append(right)
-        hashes.append(pixels_sha256(picture))
+        named.append((sample.name, pixels_sha256(picture)))
     if not inputs:
         raise BadData(f"{dataset.name}: none of its files is a picture")
-    return inputs, labels, hashes
+    return inputs, labels, named

@@ -18,7 +18,6 @@ from edgenet.quantize.diagnosis import (
     Step,
     diagnose_layers,
     diagnose_steps,
-    full_integer_noise,
     reference_accuracy,
 )
 from edgenet.quantize.findings import Finding, find
@@ -83,7 +82,7 @@ def diagnose(
         judges = _labelled_jury(bundle, remade, labelled, progress)
     started = time.perf_counter()
     done = progress.step("measure noise")
-    noise = full_integer_noise(form, seed=seed)
+    noise = form.calibrated.noise
     done()
     ranking_seconds = time.perf_counter() - started if form.float_layers else 0.0
     layers = diagnose_layers(form, kept, noise, seed=seed, progress=progress)
@@ -99,7 +98,6 @@ def diagnose(
         steps=diagnose_steps(
             form,
             judges,
-            full_integer=remade.full_integer,
             form_seconds=remade.seconds + ranking_seconds,
             progress=progress,
         ),
@@ -118,11 +116,8 @@ def _labelled_jury(bundle: Bundle, remade: Remade, dataset: Dataset, progress: P
             f"{len(bundle.labels)}; give --data pictures that fit it"
         )
     accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
-    inputs, labels, hashes = labelled_images(dataset, remade.source, accepted, progress)
-    check_disjoint(
-        remade.images.sha256,
-        [(sample.name, sha256) for sample, sha256 in zip(dataset.samples, hashes, strict=False)],
-    )
+    inputs, labels, named = labelled_images(dataset, remade.source, accepted, progress)
+    check_disjoint(remade.images.sha256, named)
     return jury(
         dataset.name,
         remade.source.graph,

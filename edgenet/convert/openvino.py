@@ -35,7 +35,8 @@ def write_int8(quantized: QuantizedGraph, path: Path, *, description: Descriptio
 def _write(
     quantized: QuantizedGraph, path: Path, description: Description, float_weights: str
 ) -> None:
-    model = ov.Core().read_model(onnx.encode(quantized, description))
+    # Reading the bytes directly, it computes the first layer in float32, and takes 0.2 ms more.
+    model = ov.Core().read_model(onnx.encode(quantized, description, bytes_in_float=True))
     _name_by_position(model)
     for key, value in _model_info(description).items():
         model.set_rt_info(value, ["model_info", key])

@@ -296,11 +296,8 @@ def _labelled_jury(
     if dataset is None:
         raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
     accepted = [accepted_indices(sample, source.labels) for sample in dataset.samples]
-    inputs, labels, hashes = labelled_images(dataset, source, accepted, progress)
-    check_disjoint(
-        images.sha256,
-        [(sample.name, sha256) for sample, sha256 in zip(dataset.samples, hashes, strict=False)],
-    )
+    inputs, labels, named = labelled_images(dataset, source, accepted, progress)
+    check_disjoint(images.sha256, named)
     return jury(dataset.name, source.graph, inputs, labels)
 
 

@@ -25,7 +25,7 @@ from edgenet.convert.source import Source
 from edgenet.data import fashion_mnist, photographs
 from edgenet.data.sample import Dataset, Sample
 from edgenet.errors import BadData, BadImage, BrokenBundle, ConversionFailed, UsageError
-from edgenet.graph import LOGITS, FullyConnected, Graph
+from edgenet.graph import LOGITS
 from edgenet.models.onnx_nodes import load_model
 from edgenet.preprocess import UInt8Array, pixels_sha256, prepare
 from edgenet.quantize import execute
@@ -48,7 +48,6 @@ class Remade:
     source: Source
     images: CalibrationImages
     form: Form
-    full_integer: bool
     seconds: float
     """That making the form took, calibration left out."""
     notes: tuple[str, ...]
@@ -73,12 +72,10 @@ def remake(
     calibrated = calibrate(
         source.graph, images.calibrating, recipe, seed=bundle.calibration.seed, progress=progress
     )
-    full_integer = _is_full_integer(source.graph, wanted)
     started = time.perf_counter()
     form = make_form(
         calibrated,
         tuple(wanted["float_layers"]),
-        full_integer=full_integer,
         symmetric=wanted["symmetric"],
         progress=progress,
     )
@@ -104,7 +101,6 @@ def remake(
         source=source,
         images=images,
         form=form,
-        full_integer=full_integer,
         seconds=seconds,
         notes=(
             f"{sum(layer.count for layer in turned)} weights are rounded otherwise than in the "
@@ -222,13 +218,6 @@ def _written(bundle: Bundle) -> Any:
 def _last_tensor(wanted: Mapping[str, Any]) -> str:
     """Return the last tensor of a form: the output's name, where the ONNX file cannot tell it."""
     return next(reversed(wanted["tensors"]), LOGITS)
-
-
-def _is_full_integer(graph: Graph, wanted: Mapping[str, Any]) -> bool:
-    """Tell whether a form's logits are bytes though its last layer could leave in float."""
-    last = graph.operators[-1]
-    held = wanted["tensors"].get(last.name, {}).get("held_in")
-    return isinstance(last, FullyConnected) and last.name in wanted["layers"] and held == "8 bits"
 
 
 # Is it the same form?

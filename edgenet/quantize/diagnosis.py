@@ -38,7 +38,7 @@ from edgenet.measure.agreement import Agreement, agreement
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.correct import Corrections, correct
-from edgenet.quantize.encode import BIAS_LIMIT, encode
+from edgenet.quantize.encode import BIAS_LIMIT
 from edgenet.quantize.equalise import Equalised
 from edgenet.quantize.form import Calibrated, Form, Jury, Progress, encode_form
 from edgenet.quantize.ranges import find_ranges
@@ -162,18 +162,10 @@ def diagnose_layers(
     return tuple(sorted(layers, key=lambda layer: _or_infinite(layer.sqnr_db)))
 
 
-def full_integer_noise(form: Form, *, seed: int) -> Noise:
-    """Return what each tensor and each layer's weights would cost with no layer in float."""
-    calibrated = form.calibrated
-    plain = encode(calibrated.equalised.graph, calibrated.ranges)
-    return measure_noise(plain, calibrated.images, seed=seed)
-
-
 def diagnose_steps(
     form: Form,
     jury: Jury,
     *,
-    full_integer: bool,
     form_seconds: float,
     progress: Progress,
 ) -> tuple[Step, ...]:
@@ -182,7 +174,7 @@ def diagnose_steps(
     `form_seconds` is what making it took, the choice of its layers in float included.
     """
     steps = []
-    for name, quantized, seconds in _grown(form, full_integer, form_seconds, progress):
+    for name, quantized, seconds in _grown(form, form_seconds, progress):
         done = progress.step(f"judge {name}", total=len(jury.images))
         found, accuracy = _judge(quantized, jury, done)
         steps.append(Step(name=name, agreement=found, accuracy=accuracy, seconds=seconds))
@@ -426,14 +418,14 @@ def _by_layer(noise: Noise) -> Mapping[str, float]:
 
 
 def _grown(
-    form: Form, full_integer: bool, form_seconds: float, progress: Progress
+    form: Form, form_seconds: float, progress: Progress
 ) -> Iterator[tuple[str, QuantizedGraph, float]]:
     """Yield the form after each correction, with what it is called and the seconds it took."""
     calibrated, recipe = form.calibrated, form.calibrated.recipe
     symmetric = form.quantized.symmetric
 
     def encoded(of: Calibrated) -> QuantizedGraph:
-        return encode_form(of, (), full_integer=full_integer, symmetric=symmetric)
+        return encode_form(of, (), symmetric=symmetric)
 
     started = time.perf_counter()
     plain = encoded(_unequalised(calibrated))

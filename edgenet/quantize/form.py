@@ -21,7 +21,7 @@ from edgenet.quantize.encode import encode, with_integer_normaliser
 from edgenet.quantize.equalise import Equalised, equalise
 from edgenet.quantize.ranges import Range, find_ranges
 from edgenet.quantize.recipe import Recipe
-from edgenet.quantize.sensitivity import Choice
+from edgenet.quantize.sensitivity import Choice, Noise
 from edgenet.quantize.statistics import ChannelStatistics, collect, merge
 
 
@@ -42,6 +42,8 @@ class Calibrated:
     reference: Graph
     equalised: Equalised
     ranges: Mapping[str, Range]
+    noise: Noise
+    """Of the plain form with nothing in float."""
     ranking: tuple[Choice, ...]
     halves: tuple[Mapping[str, ChannelStatistics], Mapping[str, ChannelStatistics]]
     """What every second image and what the others show of the reference."""
@@ -99,6 +101,7 @@ def calibrate(
         reference=graph,
         equalised=equalised,
         ranges=ranges,
+        noise=noise,
         ranking=ranking,
         halves=(first, second),
     )
@@ -108,15 +111,11 @@ def make_form(
     calibrated: Calibrated,
     float_layers: Sequence[str],
     *,
-    full_integer: bool = False,
     symmetric: bool = False,
     progress: Progress,
 ) -> Form:
-    """Return the INT8 form with `float_layers` in float, corrected as the recipe says.
-
-    With `full_integer` the logits are bytes too, for accelerators that have no other arithmetic.
-    """
-    plain = encode_form(calibrated, float_layers, full_integer=full_integer, symmetric=symmetric)
+    """Return the INT8 form with `float_layers` in float, corrected as the recipe says."""
+    plain = encode_form(calibrated, float_layers, symmetric=symmetric)
     recipe = calibrated.recipe
     what = "correct TensorRT's layers" if symmetric else "correct layers"
     quantized = correct(
@@ -142,7 +141,6 @@ def encode_form(
     calibrated: Calibrated,
     float_layers: Sequence[str],
     *,
-    full_integer: bool = False,
     symmetric: bool = False,
 ) -> QuantizedGraph:
     """Return the INT8 form with weights rounded to nearest, before any correction."""
@@ -227,7 +225,7 @@ def hold_limits(
     count = len(free)
     while True:
         layers = tuple(choice.layer for choice in ranking[:count])
-        form = make_form(calibrated, layers, full_integer=full_integer, progress=progress)
+        form = make_form(calibrated, layers, progress=progress)
         missed = [limit for limit in limits if limit.measure(form.quantized) < limit.allowed]
         if not missed:
             return form
