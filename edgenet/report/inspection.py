@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from edgenet.bundle import MANIFEST, Bundle, Quantization
+from edgenet.measure.operators import ArtifactOperators
+from edgenet.report.record import artifact_fields
 from edgenet.report.table import render, size
 
 
@@ -54,6 +58,43 @@ def bundle_text(bundle: Bundle) -> str:
     width = max(map(len, facts))
     lines = [f"{name.ljust(width)}  {value}" for name, value in facts.items()]
     return "\n".join(lines) + "\n\n" + artifact_table(bundle)
+
+
+def operator_text(reports: Sequence[ArtifactOperators], *, every: bool) -> str:
+    """Return how many operators of each artefact compute in what; with `every` name them all."""
+    table = render(
+        ("runtime", "precision", "operators, by what the runtime says that they compute in"),
+        [(r.artifact.runtime, r.artifact.form, _counts(r)) for r in reports],
+    )
+    if not every:
+        return table
+    lists = [
+        f"{report.artifact.label}:\n"
+        + render(
+            ("operator", "kind", "precision"),
+            [(op.name, op.kind, op.precision) for op in report.operators or ()],
+        )
+        for report in reports
+    ]
+    return "\n\n".join([table, *lists])
+
+
+def _counts(report: ArtifactOperators) -> str:
+    if report.operators is None:
+        return f"unknown: {report.reason}"
+    return ", ".join(f"{name} {count}" for name, count in sorted(report.by_precision.items()))
+
+
+def operator_document(reports: Sequence[ArtifactOperators]) -> list[dict[str, Any]]:
+    """Return every operator of every artefact."""
+    return [
+        {
+            "artifact": artifact_fields(report.artifact),
+            "operators": report.operators and [asdict(op) for op in report.operators],
+            "operators_reason": report.reason,
+        }
+        for report in reports
+    ]
 
 
 def bundle_document(bundle: Bundle) -> dict[str, Any]:

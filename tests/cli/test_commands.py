@@ -65,7 +65,12 @@ def test_convert_classify_inspect_evaluate(tmp_path, capsys, monkeypatch):
     made = one_document(capsys, [*line, "--precision", "float32", "--precision", "int8", "--json"])
     assert len(made["manifest"]["artifacts"]) == 4
     inspected = one_document(capsys, ["inspect", "b", "--json"])
+    operators = inspected.pop("operators")
     assert inspected == made
+    assert [entry["artifact"]["sha256"] for entry in operators] == [
+        artifact["sha256"] for artifact in made["manifest"]["artifacts"]
+    ]
+    assert all({op["precision"] for op in entry["operators"]} for entry in operators)
     document = one_document(capsys, ["classify", "b", "boot.png", "--top", "2", "--json"])
     (image,) = document["images"]
     assert image["artifact"]["precision"] == "float32"

@@ -299,7 +299,7 @@ def test_the_padded_border_is_padded_with_zero_and_not_with_a_byte(uneven):
     samples = photographs.calibration_set().draw(16, seed=0).samples
     images = [prepare(sample.read(), source.preprocessing) for sample in samples]
     calibrated = calibrate(source.graph, images, load_recipe("minmax"), seed=0, progress=Silent())
-    form = make_form(calibrated, (), full_integer=True, progress=Silent()).quantized
+    form = make_form(calibrated, (), progress=Silent()).quantized
     model = onnx.load_from_string(
         onnx_writer.encode(
             form,

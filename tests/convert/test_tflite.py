@@ -38,7 +38,9 @@ from edgenet.graph import (
 from edgenet.models.fold import fold
 from edgenet.models.mobilenet_v1 import MobileNetV1, initialise
 from edgenet.preprocess import Preprocessing, UInt8Array
-from edgenet.quantize.encode import encode, min_max
+from edgenet.quantize.encode import encode
+from edgenet.quantize.ranges import find_ranges
+from edgenet.quantize.recipe import Recipe
 from edgenet.quantize.statistics import collect
 
 MEAN = STD = (127.5, 127.5, 127.5)
@@ -100,7 +102,10 @@ def litert_logits(path: Path, images: UInt8Array, resolver: OpResolverType) -> F
 
 
 def quantised(graph: Graph, images: UInt8Array) -> QuantizedGraph:
-    return encode(graph, min_max(collect(graph, [image[None] for image in images])))
+    inputs = [image[None] for image in images]
+    return encode(
+        graph, find_ranges(Recipe(ranges="minmax"), graph, collect(graph, inputs), {}, inputs)
+    )
 
 
 def without(quantized: QuantizedGraph, *, tensors: set[str], layers: set[str]) -> QuantizedGraph:

@@ -94,7 +94,7 @@ def test_accuracy_is_a_limit_too(fashion, calibrated):
     reference = jury("", graph, unsure).reference
     labels = [frozenset({int(row.argmax())}) for row in reference]
     judges = jury("test images", graph, unsure, labels)
-    whole = make_form(calibrated, (), full_integer=True, progress=Silent())
+    whole = make_form(calibrated, (), progress=Silent())
     agreed = judges.agreement(whole.quantized).top1.percent
     assert judges.drop(whole.quantized) == pytest.approx(100 - agreed)
     assert agreed < 100

@@ -72,7 +72,7 @@ def shown(fashion):
 def test_each_gives_a_working_int8(shown, name):
     graph, images, judges = shown
     calibrated = calibrate(graph, images, load_recipe(name), seed=0, progress=Silent())
-    form = make_form(calibrated, (), full_integer=True, progress=Silent())
+    form = make_form(calibrated, (), progress=Silent())
     found = judges.agreement(form.quantized)
     assert found.sqnr_db >= 25
     assert found.top1.percent >= 96

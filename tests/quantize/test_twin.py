@@ -53,9 +53,9 @@ def shown(fashion):
     return graph, calibrating, jury("test images", graph, judging)
 
 
-def sqnr_db(graph, calibrating, judges, *, full_integer):
+def sqnr_db(graph, calibrating, judges):
     calibrated = calibrate(graph, calibrating, MINMAX, seed=0, progress=Silent())
-    form = make_form(calibrated, (), full_integer=full_integer, progress=Silent())
+    form = make_form(calibrated, (), progress=Silent())
     return judges.agreement(form.quantized).sqnr_db
 
 
@@ -66,8 +66,8 @@ def test_the_twin_loses_no_more(shown, seed):
     largest = np.abs(judges.reference).max()
     difference = execute.logits(other, judges.images) - judges.reference
     assert np.abs(difference).max() < 1e-3 * largest
-    original = sqnr_db(graph, calibrating, judges, full_integer=True)
-    found = sqnr_db(other, calibrating, judges, full_integer=True)
+    original = sqnr_db(graph, calibrating, judges)
+    found = sqnr_db(other, calibrating, judges)
     assert found >= original - 0.5, f"{found:.2f} dB, the original {original:.2f} dB"
 
 
