@@ -86,7 +86,10 @@ class _Lowering:
                 raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
             handler = HANDLERS.get(node.kind)
             if handler is None:
-                raise node.refuse(f"is not an operator that edgenet takes; it takes {TAKEN}")
+                raise node.refuse(
+                    f"is not an operator that edgenet takes; it takes {TAKEN}: replace it by some "
+                    "of these and export again"
+                )
             handler(self, node)
         last = self.network.nodes[-1]
         output = self.views[self.network.output_tensor]

@@ -17,7 +17,15 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_commands():
-    assert COMMANDS == ["summary", "convert", "classify", "inspect", "evaluate", "verify"]
+    assert COMMANDS == [
+        "summary",
+        "convert",
+        "classify",
+        "inspect",
+        "evaluate",
+        "diagnose",
+        "verify",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

