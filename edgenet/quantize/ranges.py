@@ -59,6 +59,7 @@ def find_ranges(
             "entropy": _least_divergence,
         }[recipe.ranges]
         found = {name: cut(histograms[name], span) for name, span in whole.items()}
+        found[graph.output] = whole[graph.output]  # a logit that is cut is a label that is wrong
     return {name: (low, high * headroom.get(name, 1.0)) for name, (low, high) in found.items()}
 
 
@@ -119,6 +120,8 @@ def _least_error(histogram: Float64Array, span: Range) -> Range:
 
 def _least_divergence(histogram: Float64Array, span: Range) -> Range:
     values = _centres(span)
+    # What is exactly zero after a ReLU is held exactly by any cut and would drown the rest.
+    histogram = np.where(np.abs(values) <= (span[1] - span[0]) / BINS, 0.0, histogram)
     total = histogram.sum()
     if not total:
         return span

@@ -35,8 +35,8 @@ def corrected(graph, images, corrections=BOTH):
 
 def test_correction_holds_the_imagenet_weights(imagenet):
     graph = folded(imagenet)
-    calibration = network_inputs(photographs.calibration_set(), imagenet, 48)
-    images = network_inputs(photographs.labelled(), imagenet, 57)
+    calibration = network_inputs(photographs.calibration_set(), imagenet, 40)
+    images = network_inputs(photographs.labelled(), imagenet, 32)
     expected = execute.logits(graph, images)
 
     def judged(form):
