@@ -25,6 +25,7 @@ from edgenet.bundle import (
     write_manifest,
     write_whole,
 )
+from edgenet.convert.pipeline import WRITERS
 from edgenet.errors import BadData, BrokenBundle, EdgenetError, NotWritable, UsageError
 
 
@@ -48,7 +49,7 @@ def test_explains_itself(small_bundle):
     assert small_bundle.preprocessing.resolution == 64
     assert small_bundle.calibration.count == 128
     assert {"edgenet", "torch", "onnx", "openvino", "ai-edge-litert"} <= small_bundle.tools.keys()
-    assert len(small_bundle.artifacts) == 8
+    assert len(small_bundle.artifacts) == len(WRITERS)
     listed = {file.path for file in small_bundle.files} | {MANIFEST}
     root = small_bundle.root
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}

@@ -103,8 +103,7 @@ def test_says_in_which_precision_operators_run(runtime, precision, small_bundle)
     kept_in_float = LAYERS
     if precision is Precision.INT8 and "int8 in f32" not in session.device:
         (form,) = (q for q in small_bundle.quantizations if q.name == artifact.quantization)
-        by_itself = ["stem"] if runtime == "openvino" else []  # whatever the file says
-        kept_in_float = [layer for layer in LAYERS if layer in (*form.float_layers, *by_itself)]
+        kept_in_float = [layer for layer in LAYERS if layer in form.float_layers]
     expected = ["float32" if layer in kept_in_float else "int8" for layer in LAYERS]
     assert [operator.precision for operator in convolutions] == expected
 
