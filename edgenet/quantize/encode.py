@@ -54,8 +54,8 @@ def encode(
 
     With `float_output` a classifier's last layer, which computes in int8, gives out its sums. Where
     an int8 layer reads an image whose mean and deviation differ by channel, the graph must be
-    `with_integer_normaliser`. Activations are asymmetric per tensor, with `symmetric` at zero point 128 (0 in int8); weights
-    are symmetric per output channel.
+    `with_integer_normaliser`. Activations are asymmetric per tensor, with `symmetric` at zero point
+    128 (0 in int8); weights are symmetric per output channel.
     """
     if not symmetric:
         graph = _with_whole_zero_point(graph)
