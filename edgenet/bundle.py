@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 AGAIN = "copy the bundle again or convert again"
 
 
@@ -123,6 +123,23 @@ class Quantization:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerWork:
+    """What one layer of the network has to do, whatever computes it."""
+
+    name: str
+    """Operators of every artefact are named after it."""
+    kind: str
+    """In words: "convolution", "depthwise convolution", "fully connected", "add", ..."""
+    mult_adds: int
+    weights: int
+    """Values, biases not counted."""
+    read: int
+    """Values of the tensors that it reads."""
+    written: int
+    """Values of the tensor that it makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GoldenFiles:
     """Where the golden vectors stand; `edgenet.golden` reads them."""
 
@@ -182,6 +199,8 @@ class Bundle:
     quantizations: tuple[Quantization, ...] = ()
     """Empty in bundles of schema version 1.0 and where nothing is in 8 bits."""
     golden: GoldenFiles | None = None
+    layers: tuple[LayerWork, ...] = ()
+    """In the order of execution; the last one's output is `logits`. Empty before version 1.2."""
 
     @property
     def sha256(self) -> str:
@@ -305,6 +324,7 @@ def write_manifest(bundle: Bundle) -> None:
         "calibration": bundle.calibration and asdict(bundle.calibration),
         "quantizations": [_quantization_entry(found) for found in bundle.quantizations],
         "golden": bundle.golden and asdict(bundle.golden),
+        "layers": [asdict(layer) for layer in bundle.layers],
         "tools": dict(bundle.tools),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -492,6 +512,9 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
         golden=golden
         and GoldenFiles(
             file=golden["file"], logits=golden["logits"], images=tuple(golden["images"])
+        ),
+        layers=tuple(
+            LayerWork(**_known_fields(LayerWork, entry)) for entry in manifest.get("layers", ())
         ),
     )
 

@@ -198,6 +198,14 @@ class Graph:
         return tuple(op for op in self.operators if isinstance(op, Weighted))
 
 
+def mult_adds(graph: Graph, op: Operator) -> int:
+    """Return the multiply-adds of convolutions and products with a matrix, 0 of anything else."""
+    if not isinstance(op, Weighted):
+        return 0
+    places = math.prod(graph.shapes[op.name][1:]) if isinstance(op, Convolution) else 1
+    return int(op.weight.size) * places
+
+
 def infer_shapes(
     operators: tuple[Operator, ...], image: tuple[int, int, int]
 ) -> Mapping[str, tuple[int, ...]]:

@@ -45,6 +45,7 @@ from edgenet.convert.calibration import (
 from edgenet.convert.description import Description
 from edgenet.convert.golden import choose_pictures, write_golden
 from edgenet.convert.source import Source
+from edgenet.convert.work import work_of
 from edgenet.data.hygiene import check_disjoint
 from edgenet.data.labels import accepted_indices
 from edgenet.data.sample import Dataset
@@ -198,6 +199,7 @@ def convert(
                 tools=_tool_versions(),
                 golden=golden,
                 quantizations=quantizations,
+                layers=work_of(source.graph),
             )
         )
     return destination

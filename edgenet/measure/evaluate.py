@@ -45,7 +45,7 @@ class ArtifactResult:
     device: str
     version: str
     accuracy: Accuracy | None
-    """None for random weights, of which an accuracy would mean nothing."""
+    """None for random weights, of which an accuracy would mean nothing, and without labels."""
     agreement: Agreement | None
     """None when no float artefact could run beside it."""
     tops: tuple[tuple[int, ...], ...]
@@ -75,7 +75,7 @@ def evaluate(
     threads: int = 1,
     on_sample: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Return accuracy and agreement of `artifacts` over `dataset`.
+    """Return accuracy and agreement of `artifacts` over `dataset`; without labels, agreement.
 
     Raises `BadData` when a label is not the bundle's, a picture is one that INT8 was calibrated on,
     or no picture can be read; `MissingExtra` when a runtime of `required`, or every runtime, is not
@@ -119,7 +119,9 @@ def evaluate(
                     session,
                     stacked[id(session)],
                     stacked.get(id(reference_session)),
-                    [picture.accepted for picture in pictures] if bundle.model.trained else None,
+                    [picture.accepted for picture in pictures]
+                    if bundle.model.trained and all(accepted)
+                    else None,
                 )
                 for artifact, session in sessions.items()
             ),

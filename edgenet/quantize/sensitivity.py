@@ -20,12 +20,11 @@ from torch import Tensor
 
 from edgenet.graph import (
     IMAGE,
-    Convolution,
     Graph,
     Normalise,
     QuantizedGraph,
-    Weighted,
     inputs_of,
+    mult_adds,
 )
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import simulate
@@ -211,14 +210,9 @@ def cost(graph: Graph, float_layers: Collection[str]) -> float:
     in_float = [op for op in weighted if op.name in float_layers]
     converted = {op.name for op in in_float} | {op.input for op in in_float}
     converted &= tensors_in_bytes(graph, float_layers)
-    work = sum(_mult_adds(graph, op) for op in in_float) + CONVERTED * sum(
+    work = sum(mult_adds(graph, op) for op in in_float) + CONVERTED * sum(
         math.prod(graph.shapes[name]) for name in converted
     )
-    return work / sum(_mult_adds(graph, op) for op in weighted) + sum(
+    return work / sum(mult_adds(graph, op) for op in weighted) + sum(
         op.weight.size for op in in_float
     ) / sum(op.weight.size for op in weighted)
-
-
-def _mult_adds(graph: Graph, op: Weighted) -> int:
-    places = math.prod(graph.shapes[op.name][1:]) if isinstance(op, Convolution) else 1
-    return int(op.weight.size) * places

@@ -1,8 +1,8 @@
 """The runtimes: one module each, its name is the runtime's name.
 
-A module offers `load(path, *, threads)` and `operators(path, *, threads)`, and imports its package
-on first use. To load a new runtime, add a module here; to write artefacts for it, add a row to
-`WRITERS` in `edgenet/convert/pipeline.py`.
+A module offers `load(path, *, threads)`, `operators(path, *, threads)` and `time_operators(path,
+images, *, threads)`, and imports its package on first use. To load a new runtime, add a module here;
+to write artefacts for it, add a row to `WRITERS` in `edgenet/convert/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,26 @@ class OperatorReport:
     `float32`, `float16`, `bfloat16`, or the runtime's own word for another."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """How long one operator takes within a run."""
+
+    operator: OperatorReport
+    duration_ns: float
+    """The median of the runs; by prefix a difference, below 0 where noise made it so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorTimes:
+    """Where the time of a run goes."""
+
+    by: Literal["profiler", "prefix"]
+    """Who tells: the runtime itself, or the network cut after each operator, whose time is what
+    the longer piece takes more than the shorter."""
+    times: tuple[OperatorTime, ...]
+    """In the order in which they run."""
+
+
 def names() -> tuple[str, ...]:
     """Return the runtimes that this edgenet knows, installed or not."""
     return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name != "torch")
@@ -76,6 +96,17 @@ def operators(runtime: str, path: Path, *, threads: int = 1) -> tuple[OperatorRe
     """
     report: tuple[OperatorReport, ...] = _module(runtime).operators(path, threads=threads)
     return report
+
+
+def time_operators(
+    runtime: str, path: Path, images: UInt8Array, *, threads: int = 1
+) -> OperatorTimes:
+    """Return how long each operator takes on (n, H, W, 3) uint8 `images`, one a run.
+
+    Raises what `load` raises, and `RuntimeRefused` where the runtime gives no way to tell.
+    """
+    found: OperatorTimes = _module(runtime).time_operators(path, images, threads=threads)
+    return found
 
 
 def _module(runtime: str) -> Any:

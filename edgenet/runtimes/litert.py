@@ -7,6 +7,7 @@ only one on 32-bit boards, and needs numpy 1.x.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +16,24 @@ from typing import Any
 import numpy as np
 
 from edgenet.errors import MissingExtra, RuntimeRefused
-from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
+from edgenet.runtimes import (
+    Float32Array,
+    OperatorReport,
+    OperatorTime,
+    OperatorTimes,
+    UInt8Array,
+    check_image,
+)
 
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 """Distributions by the package that they install, the preferred first."""
 
 
+WARM_UP_RUNS = 3
+"""Of each pair of pieces, which are not counted."""
+QUICK_SHARE = 10
+"""Percentile of a piece's runs that stands for it."""
+IDENTIFIER = b"TFL3"
 DELEGATE = "DELEGATE"
 """The operator that stands for those which XNNPACK took over."""
 
@@ -37,32 +50,63 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     them, marked as its own, with the types of the tensors between them.
     """
     interpreter, _ = _interpreter(path, threads)
+    return tuple(_reports(interpreter).values())
+
+
+def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:
+    """Return what each operator adds to the time of the network cut after it.
+
+    The Python package has no profiler. Two neighbouring pieces run in turn, twice on each image
+    with the second run timed, so that both find their weights in the cache and share whatever the
+    machine does meanwhile; their tenth percentiles are compared, as a difference of two times is
+    small and a disturbance is not. Raises `RuntimeRefused` for tflite-runtime, which cannot cut.
+    """
+    cut = _cutter(path)
+    whole, _ = _interpreter(path, threads)
+    times = []
+    shorter: LiteRtSession | None = None
+    for index, report in _reports(whole).items():
+        if not cut.computes(index):
+            continue
+        longer = LiteRtSession(*_interpreter(cut.after(index), threads))
+        pair = [piece for piece in (longer, shorter) if piece]
+        taken = [[piece.invoke_ns(image[None]) for piece in pair] for image in images]
+        quick, *before = np.percentile(taken[WARM_UP_RUNS:], QUICK_SHARE, axis=0)
+        times.append(OperatorTime(operator=report, duration_ns=float(quick - sum(before))))
+        shorter = longer
+    return OperatorTimes(by="prefix", times=tuple(times))
+
+
+def _reports(interpreter: Any) -> dict[int, OperatorReport]:
+    """Return what runs, in order, by the operators' places in the file."""
     tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
     nodes = interpreter._get_ops_details()
     delegated = _delegated(nodes)
-    return tuple(
-        OperatorReport(
+    return {
+        node["index"]: OperatorReport(
             name=tensors[int(node["outputs"][0])]["name"],
             kind=f"{node['op_name']} (XNNPACK)" if node["index"] in delegated else node["op_name"],
             precision=_precision(tensors[int(node["inputs"][0])]["dtype"]),
         )
         for node in nodes
         if node["op_name"] != DELEGATE
-    )
+    }
 
 
-def _interpreter(path: Path, threads: int) -> tuple[Any, str]:
+def _interpreter(model: Path | bytes, threads: int) -> tuple[Any, str]:
     """Return an interpreter with its tensors allocated, and its package with the version."""
+    source = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
     for package, distribution in PACKAGES.items():
         try:
             module = importlib.import_module(f"{package}.interpreter")
         except ImportError:
             continue
         try:
-            interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+            interpreter = module.Interpreter(**source, num_threads=threads)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise RuntimeRefused(f"{path}: {distribution} cannot load it ({error})") from error
+            where = model if isinstance(model, Path) else "a piece of the network"
+            raise RuntimeRefused(f"{where}: {distribution} cannot load it ({error})") from error
         return interpreter, f"{distribution} {version(distribution)}"
     raise MissingExtra(" or ".join(PACKAGES.values()), "litert")
 
@@ -87,6 +131,14 @@ class LiteRtSession:
             name: np.asarray(self._interpreter.get_tensor(index), np.float32)
             for name, index in self._outputs.items()
         }
+
+    def invoke_ns(self, image: UInt8Array) -> int:
+        """Return how long the second of two runs takes, without what goes in and out."""
+        self._interpreter.set_tensor(self._input["index"], image)
+        self._interpreter.invoke()
+        began = time.perf_counter_ns()
+        self._interpreter.invoke()
+        return time.perf_counter_ns() - began
 
     def close(self) -> None:
         """Release the model."""
@@ -126,3 +178,60 @@ def _delegated(nodes: list[Any]) -> set[int]:
 def _precision(dtype: Any) -> str:
     name = np.dtype(dtype).name
     return "int8" if name == "uint8" else name
+
+
+class _Cutter:
+    """Makes networks that end early of one that does not."""
+
+    def __init__(self, path: Path, schema: Any, flatbuffers: Any) -> None:
+        self._schema, self._flatbuffers = schema, flatbuffers
+        self._data = path.read_bytes()
+        self._graph = self._read().subgraphs[0]
+
+    def _read(self) -> Any:
+        return self._schema.ModelT.InitFromPackedBuf(self._data, 0)
+
+    def computes(self, operator: int) -> bool:
+        """Tell whether an operator reads anything but constants, which are computed on loading."""
+        made = {int(t) for op in self._graph.operators for t in op.outputs}
+        given = made | {int(t) for t in self._graph.inputs}
+        return any(int(t) in given for t in self._graph.operators[operator].inputs)
+
+    def after(self, operator: int) -> bytes:
+        """Return the network that ends with the operator at this place, its file's bytes.
+
+        Whatever is made by then and not used up is an output.
+        """
+        model = self._read()
+        graph = model.subgraphs[0]
+        graph.operators = graph.operators[: operator + 1]
+        used = {int(t) for op in graph.operators for t in op.inputs}
+        made = [int(t) for op in graph.operators for t in op.outputs]
+        graph.outputs = [t for t in made if t not in used]
+        model.signatureDefs, model.metadata = [], []
+        self._drop_unused(model)
+        builder = self._flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _drop_unused(self, model: Any) -> None:
+        """Empty the buffers of weights that nobody reads any more."""
+        graph = model.subgraphs[0]
+        used = {int(t) for op in graph.operators for t in (*op.inputs, *op.outputs)}
+        kept = {graph.tensors[t].buffer for t in used if t >= 0}
+        for index, buffer in enumerate(model.buffers):
+            if index not in kept:
+                buffer.data = None
+
+
+def _cutter(path: Path) -> _Cutter:
+    """Return what cuts the .tflite file at `path`; `RuntimeRefused` where the schema is missing."""
+    try:
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated
+    except ImportError:
+        raise RuntimeRefused(
+            "tflite-runtime has no profiler and no schema to cut the network by; "
+            "ai-edge-litert has the schema"
+        ) from None
+    return _Cutter(path, schema_py_generated, flatbuffers)

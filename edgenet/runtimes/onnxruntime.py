@@ -15,13 +15,23 @@ import zlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from edgenet.errors import MissingExtra, RuntimeRefused
-from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
+from edgenet.runtimes import (
+    Float32Array,
+    OperatorReport,
+    OperatorTime,
+    OperatorTimes,
+    UInt8Array,
+    check_image,
+)
 
+WARM_UP_RUNS = 10
+"""Of a profile, which are not counted."""
 PROVIDER = "CPUExecutionProvider"
 KERNEL = re.compile(r"(?P<name>.*?)(_token_\d+)?(_nchwc)?_kernel_time")
 """What a profile calls a node that ran: its name, marks of the fusing that made it, the event."""
@@ -58,18 +68,50 @@ def load(path: Path, *, threads: int) -> OnnxRuntimeSession:
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
-    """Return what runs, in order, as the profile of one run on a black image reports it."""
+    """Return what runs, in order, as the profile of one run reports it."""
+    return tuple(report for report, _ in _profile(path, threads, None)[0])
+
+
+def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:
+    """Return the kernels' times from the profile of a run on each image.
+
+    The profile counts whole microseconds, and writing it slows every kernel a little.
+    """
+    runs = _profile(path, threads, images)[WARM_UP_RUNS:]
+    return OperatorTimes(
+        by="profiler",
+        times=tuple(
+            OperatorTime(operator=kernel[0][0], duration_ns=median(ns for _, ns in kernel))
+            for kernel in zip(*runs, strict=True)
+        ),
+    )
+
+
+def _profile(
+    path: Path, threads: int, images: UInt8Array | None
+) -> list[list[tuple[OperatorReport, int]]]:
+    """Return the kernels of each run with their times in ns; one run on black without images."""
     with tempfile.TemporaryDirectory() as folder:
         session, *_ = _start(path, threads, profile=Path(folder) / "profile")
         image = session.get_inputs()[0]
-        session.run(None, {image.name: np.zeros(image.shape, np.uint8)})
+        shown = np.zeros(image.shape, np.uint8) if images is None else images
+        for index in range(len(shown)):
+            session.run(None, {image.name: shown[index : index + 1]})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels = [(KERNEL.fullmatch(event["name"]), event["args"]) for event in events]
-    return tuple(
-        OperatorReport(name=kernel["name"], kind=args["op_name"], precision=_first_type(args))
-        for kernel, args in kernels
-        if kernel
-    )
+    kernels = [
+        (
+            OperatorReport(
+                name=kernel["name"],
+                kind=event["args"]["op_name"],
+                precision=_first_type(event["args"]),
+            ),
+            1000 * int(event["dur"]),
+        )
+        for event in events
+        if (kernel := KERNEL.fullmatch(event["name"]))
+    ]
+    each = len(kernels) // len(shown)
+    return [kernels[start : start + each] for start in range(0, len(kernels), each)]
 
 
 def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[Any, str, bool]:

@@ -10,12 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from edgenet.errors import MissingExtra, RuntimeRefused
-from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
+from edgenet.runtimes import (
+    Float32Array,
+    OperatorReport,
+    OperatorTime,
+    OperatorTimes,
+    UInt8Array,
+    check_image,
+)
 
 Options = Mapping[str, str | int]
 
@@ -31,6 +40,8 @@ IN_FLOAT: Options = {
     "LP_TRANSFORMS_MODE": "NO",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
 }
+WARM_UP_RUNS = 10
+"""Of a profile, which are not counted."""
 CHANNELS = 64
 """Of the layers whose answer is known; enough for the kernels that real layers get."""
 SKIPPED = ("Input", "Output", "Const")
@@ -59,16 +70,42 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     for a layer which expands 8-bit weights and computes in float.
     """
     compiled, _ = _compile(path, threads)
+    return tuple(_reports(compiled).values())
+
+
+def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:
+    """Return the times that OpenVINO counts for each node, in whole microseconds."""
+    compiled, _ = _compile(path, threads, {"PERF_COUNT": True})
+    request = compiled.create_infer_request()
+    taken: dict[str, list[float]] = {}
+    for index in range(len(images)):
+        request.infer([images[index : index + 1]], share_inputs=True)
+        if index < WARM_UP_RUNS:
+            continue
+        for node in request.profiling_info:
+            taken.setdefault(node.node_name, []).append(node.real_time.total_seconds() * 1e9)
+    return OperatorTimes(
+        by="profiler",
+        times=tuple(
+            OperatorTime(operator=report, duration_ns=median(taken[node]))
+            for node, report in _reports(compiled).items()
+            if node in taken
+        ),
+    )
+
+
+def _reports(compiled: Any) -> dict[str, OperatorReport]:
+    """Return what runs, in order, by the names that the compiled model gives its nodes."""
     nodes = [(node, node.get_rt_info()) for node in compiled.get_runtime_model().get_ordered_ops()]
-    return tuple(
-        OperatorReport(
+    return {
+        node.get_friendly_name(): OperatorReport(
             name=_text(info, "originalLayersNames").rpartition(",")[2] or node.get_friendly_name(),
             kind=_text(info, "layerType"),
             precision=_precision(node.input(0).get_element_type().get_type_name()),
         )
         for node, info in nodes
         if _text(info, "layerType") not in SKIPPED
-    )
+    }
 
 
 class OpenVinoSession:
@@ -95,12 +132,12 @@ class OpenVinoSession:
         self._request = None
 
 
-def _compile(path: Path, threads: int) -> tuple[Any, bool]:
+def _compile(path: Path, threads: int, further: Options = MappingProxyType({})) -> tuple[Any, bool]:
     """Return the compiled model, and whether its int8 part computes in float32."""
     import openvino
 
     core = openvino.Core()
-    options = {**LATENCY, "INFERENCE_NUM_THREADS": threads}
+    options = {**LATENCY, "INFERENCE_NUM_THREADS": threads, **further}
     try:
         model = core.read_model(str(path))
         in_float = _is_quantized(model) and not _adds_up()

@@ -1,0 +1,155 @@
+"""A launch: one artefact in a process of its own, so that runtimes do not disturb each other.
+
+Two launches of the same thing differ, by where memory happens to lie and by what the machine does
+meanwhile: a launch is the unit that intervals are taken over. It does not know what a figure means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgenet.errors import RuntimeRefused
+from edgenet.measure.timing import Paced, Rules, WarmUp
+
+LAST_WORDS = 300
+"""Characters of a dead process's standard error that go into the message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A loaded artefact that has answered once."""
+
+    device: str
+    version: str
+    load_ns: int
+    """From the request to a session; importing the runtime's package is part of it."""
+    first_inference_ns: int
+    before_load_bytes: int | None
+    """Resident memory of Python, numpy and the pictures, before the runtime came."""
+    affinity: tuple[int, ...]
+    """Processors that the process may run on."""
+
+
+class Launch:
+    """A child process that holds one artefact. Close it, or use it in a `with`."""
+
+    def __init__(self, runtime: str, path: Path, *, threads: int, images: Path) -> None:
+        """Start the process; `images` is a .npy file of (n, H, W, 3) uint8 RGB, shown in turn."""
+        self._name = f"{path} in {runtime}"
+        self._request = {
+            "runtime": runtime,
+            "path": str(path),
+            "threads": threads,
+            "images": str(images),
+        }
+        self._replies, child_end = os.pipe()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        self._pending = bytearray()
+        self.interrupted = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgenet.measure.launched", str(child_end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            pass_fds=[child_end],
+            start_new_session=True,  # Ctrl-C comes to us, and we tell the child when
+        )
+        os.close(child_end)
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def open(self) -> Opened:
+        """Load the artefact and run it once.
+
+        Raises `RuntimeRefused` when the runtime refuses, is missing or brings the process down.
+        """
+        answer = self._ask("open", **self._request)
+        return Opened(**{**answer, "affinity": tuple(answer["affinity"])})
+
+    def warm_up(self, rules: Rules) -> tuple[WarmUp, int | None]:
+        """Warm up; return how, and the peak of resident memory in bytes."""
+        answer = self._ask("warm_up", rules=asdict(rules))
+        peak = answer.pop("peak_rss_bytes")
+        return WarmUp(**answer), peak
+
+    def back_to_back(self, *, runs: int, seconds: float) -> Sequence[int]:
+        """Return the duration of each run in ns; fewer when interrupted."""
+        samples: Sequence[int] = self._ask("back_to_back", runs=runs, seconds=seconds)["samples_ns"]
+        return samples
+
+    def paced(self, frames_per_second: float, *, runs: int, seconds: float) -> Paced:
+        """Return runs at a camera's rate; fewer when interrupted."""
+        answer = self._ask("paced", frames_per_second=frames_per_second, runs=runs, seconds=seconds)
+        return Paced(frames_per_second=frames_per_second, **answer)
+
+    def close(self) -> None:
+        """End the process; may be called twice."""
+        if self._errors.closed:
+            return
+        assert self._process.stdin is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        os.close(self._replies)
+        self._errors.close()
+
+    def _ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._reply()
+        except KeyboardInterrupt:
+            # The child gives what it has; a second Ctrl-C does not wait for that.
+            self.interrupted = True
+            self._process.send_signal(signal.SIGINT)
+            line = self._reply()
+        except BrokenPipeError:
+            raise self._died(what) from None
+        if line is None:
+            raise self._died(what)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeRefused(answer["error"])
+        return answer
+
+    def _reply(self) -> bytes | None:
+        """Return one line, None where the process has ended without it."""
+        while b"\n" not in self._pending:
+            # Kept in our own buffer: a signal must not lose the half of a line.
+            chunk = os.read(self._replies, 1 << 20)
+            if not chunk:
+                return None
+            self._pending += chunk
+        line, _, rest = self._pending.partition(b"\n")
+        self._pending = rest
+        return bytes(line)
+
+    def _died(self, what: str) -> RuntimeRefused:
+        code = self._process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace")[-LAST_WORDS:].strip()
+        return RuntimeRefused(
+            f"{self._name}: its process {how} during {what.replace('_', ' ')}"
+            + (f" ({words})" if words else "")
+        )

@@ -1,0 +1,55 @@
+"""Nothing: a session that answers zeros at once, so that what is timed is the harness itself.
+
+It loads any artefact of a bundle and takes input and output from the manifest beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgenet import __version__
+from edgenet.bundle import load_bundle
+from edgenet.runtimes import (
+    Float32Array,
+    OperatorReport,
+    OperatorTimes,
+    UInt8Array,
+    check_image,
+)
+
+
+def load(path: Path, *, threads: int) -> NullSession:  # noqa: ARG001 - nothing runs in them
+    """Return a session in place of the artefact at `path`, which lies in a bundle."""
+    bundle = load_bundle(path.parent)
+    return NullSession(resolution=bundle.model.resolution, classes=len(bundle.labels))
+
+
+def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:  # noqa: ARG001
+    """Return no operators: none run."""
+    return ()
+
+
+def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:  # noqa: ARG001
+    """Return no operators: none run."""
+    return OperatorTimes(by="profiler", times=())
+
+
+class NullSession:
+    """No model at all."""
+
+    def __init__(self, *, resolution: int, classes: int) -> None:
+        self._shape = (1, resolution, resolution, 3)
+        self._classes = classes
+        self.version = f"edgenet {__version__}"
+        self.device = "none (nothing is computed)"
+
+    def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
+        """Return `logits` (1, classes), all 0, for (1, H, W, 3) uint8 RGB."""
+        check_image(image, self._shape)
+        return {"logits": np.zeros((1, self._classes), np.float32)}
+
+    def close(self) -> None:
+        """Do nothing."""
