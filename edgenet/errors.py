@@ -7,6 +7,8 @@
     ├── BadWeights               a checkpoint that does not fit the model, or is damaged
     ├── UnsupportedOperator      a network with an operator that edgenet's graph does not hold
     ├── BrokenBundle             a bundle that is incomplete, altered or too new
+    ├── BadTarget                a file about a board that says what no such file may
+    ├── BadTree                  a recorded or documented board that is damaged or too new
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
     ├── ConversionFailed         a writer or a check inside `convert` refused
@@ -52,6 +54,14 @@ class UnsupportedOperator(EdgenetError):
 
 class BrokenBundle(EdgenetError):
     """A bundle that is incomplete, was altered, or needs a newer edgenet."""
+
+
+class BadTarget(EdgenetError):
+    """A file that describes a board and says what no such file may say."""
+
+
+class BadTree(EdgenetError):
+    """A recorded or documented board that is damaged, or needs a newer edgenet."""
 
 
 class NotWritable(EdgenetError):

@@ -22,6 +22,8 @@ def render(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def size(size_bytes: int) -> str:
     """Return a size in the largest decimal unit that leaves a whole digit."""
+    if size_bytes >= 1_000_000_000:
+        return f"{size_bytes / 1e9:.2f} GB"
     if size_bytes >= 1_000_000:
         return f"{size_bytes / 1e6:.2f} MB"
     return f"{size_bytes / 1e3:.1f} kB"
