@@ -2,9 +2,10 @@
 
     python tools/make_product_networks.py
 
-Two pointwise convolutions of 1,024 by 1,024 channels on 32 x 32 pixels make 99.9 % of the mult-adds.
-The weights follow a short pattern, so that 40 MB pack into a few hundred kB; no kernel takes a short
-cut for that. The archive holds a file of each runtime in float32 and int8, as `convert` writes them.
+Two pointwise convolutions of 1,024 by 1,024 channels on 32 x 32 pixels make 99.9 % of the
+mult-adds. The weights follow a short pattern, so that 40 MB pack into 100 kB; no kernel takes a
+short cut for that. The archive holds a file of each runtime in float32 and int8, as `convert`
+writes them.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgenet.errors import RuntimeRefused
 from edgenet.measure.timing import Paced, Rules, WarmUp
+from edgenet.runtimes import OperatorReport, OperatorTime, OperatorTimes
 
 LAST_WORDS = 300
 """Characters of a dead process's standard error that go into the message."""
@@ -46,7 +47,7 @@ class Launch:
     def __init__(self, runtime: str, path: Path, *, threads: int, images: Path) -> None:
         """Start the process; `images` is a .npy file of (n, H, W, 3) uint8 RGB, shown in turn."""
         self._name = f"{path} in {runtime}"
-        self._request = {
+        self._request: dict[str, Any] = {
             "runtime": runtime,
             "path": str(path),
             "threads": threads,
@@ -56,7 +57,7 @@ class Launch:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._pending = bytearray()
         self.interrupted = False
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "edgenet.measure.launched", str(child_end)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -93,13 +94,32 @@ class Launch:
 
     def back_to_back(self, *, runs: int, seconds: float) -> Sequence[int]:
         """Return the duration of each run in ns; fewer when interrupted."""
-        samples: Sequence[int] = self._ask("back_to_back", runs=runs, seconds=seconds)["samples_ns"]
+        answer = self._ask("back_to_back", partial=True, runs=runs, seconds=seconds)
+        samples: Sequence[int] = answer["samples_ns"]
         return samples
 
     def paced(self, frames_per_second: float, *, runs: int, seconds: float) -> Paced:
         """Return runs at a camera's rate; fewer when interrupted."""
-        answer = self._ask("paced", frames_per_second=frames_per_second, runs=runs, seconds=seconds)
+        answer = self._ask(
+            "paced", partial=True, frames_per_second=frames_per_second, runs=runs, seconds=seconds
+        )
         return Paced(frames_per_second=frames_per_second, **answer)
+
+    def operators(self, *, runs: int) -> OperatorTimes:
+        """Return how long each operator takes, over `runs`; the artefact is loaded for it anew.
+
+        Raises `RuntimeRefused` where the runtime gives no way to tell.
+        """
+        answer = self._ask("operators", **self._request, runs=runs)
+        return OperatorTimes(
+            by=answer["by"],
+            times=tuple(
+                OperatorTime(
+                    operator=OperatorReport(**entry["operator"]), duration_ns=entry["duration_ns"]
+                )
+                for entry in answer["times"]
+            ),
+        )
 
     def close(self) -> None:
         """End the process; may be called twice."""
@@ -112,13 +132,16 @@ class Launch:
         os.close(self._replies)
         self._errors.close()
 
-    def _ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+    def _ask(self, what: str, *, partial: bool = False, **arguments: Any) -> dict[str, Any]:
+        """Return the child's answer; Ctrl-C ends one that may be partial instead of us."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
             line = self._reply()
         except KeyboardInterrupt:
+            if not partial:
+                raise
             # The child gives what it has; a second Ctrl-C does not wait for that.
             self.interrupted = True
             self._process.send_signal(signal.SIGINT)

@@ -85,6 +85,12 @@ class Child:
         )
         return {"samples_ns": list(found.samples_ns), "missed": found.missed}
 
+    def operators(self, *, runtime: str, path: str, threads: int, images: str, runs: int) -> Answer:
+        """Time every operator of the artefact, on the images in turn."""
+        pictures: UInt8Array = np.load(images)
+        shown = pictures[np.arange(runs) % len(pictures)]
+        return asdict(runtimes.time_operators(runtime, Path(path), shown, threads=threads))
+
     def _stopped(self) -> bool:
         return self._interrupted
 
@@ -114,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
                 answer = getattr(child, request.pop("do"))(**request)
             except EdgenetError as error:
                 answer = {"error": str(error)}
-            except Exception as error:  # a bug here is the parent's to tell
+            except Exception as error:  # noqa: BLE001 - the parent tells of it
                 traceback.print_exc()
                 answer = {"error": f"{type(error).__name__}: {error}"}
             replies.write(json.dumps(answer) + "\n")

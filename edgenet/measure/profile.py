@@ -6,25 +6,40 @@ camera's rate. The parent meanwhile only reads sensors. Ctrl-C keeps what is the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from edgenet.board.sensors import State
-from edgenet.bundle import Artifact
-from edgenet.measure.launch import Opened
+import numpy as np
+
+from edgenet.board.machine import Machine
+from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
+from edgenet.board.sensors import power_sensors
+from edgenet.board.state import State
+from edgenet.board.target import Target
+from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.errors import RuntimeRefused
+from edgenet.golden import prepare_pictures
+from edgenet.measure.launch import Launch, Opened
+from edgenet.measure.layers import LayerTimes, fallbacks, fold
+from edgenet.measure.roofline import Bound, Peaks, bounds, measure_peaks
 from edgenet.measure.timing import PUBLISHED, Paced, Rules, WarmUp
 
+Step = Callable[..., Callable[[], None]]
+"""Begins a step of the work, as `step(description, total=n)`; what it returns marks a part done."""
+
 NULL = "null"
-SYNTHETIC = 4
-"""How many pictures of noise stand in for those of a bundle without golden ones."""
-
-
-class Progress(Protocol):
-    """Where the work says how far it is."""
-
-    def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
-        """Begin a step of `total` parts; the function returned marks one as done."""
+SYNTHETIC = "noise"
+IDLE_SECONDS = 2.0
+"""For how long the board's power is read before anything runs."""
+OPERATOR_RUNS = 30
+QUICK_OPERATOR_RUNS = 13
+SOAK_SECONDS = 60.0
+INTERRUPTED = "interrupted"
+NO_LAYERS = "not asked for"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +54,8 @@ class Plan:
     quick: bool = False
     """Whether the rules are too short for a figure that is published."""
     soak_minutes: int = 0
+    layers: bool = True
+    """Whether the time of each layer is measured, in a launch of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +66,28 @@ class Memory:
     """Python, numpy and the pictures."""
     peak_bytes: int | None
     """The most until the end of the warm-up; nothing is allocated after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceEnergy:
+    """What the board took while one artefact ran back to back."""
+
+    window: Energy
+    runs: int
+    idle_w: float | None
+    source: str
+    """Which rails or domain this is of."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layers:
+    """Where the time of one artefact goes, and how near to the machine's limit that is."""
+
+    times: LayerTimes
+    bounds: tuple[Bound, ...]
+    """Empty for a bundle whose manifest does not say what its layers have to do."""
+    fallbacks: tuple[str, ...]
+    """Layers that are in 8 bits and were computed in float."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,10 +105,25 @@ class Measured:
     soak: tuple[Paced, ...]
     """Minute by minute."""
     before: State
-    during: Sequence[State]
+    during: tuple[State, ...]
     after: State
+    sensor_problems: tuple[str, ...]
+    energy: InferenceEnergy | str
+    """Or why there is none."""
+    layers: Layers | str
+    """Or why there are none."""
     complete: bool
     """False when it was interrupted: what is there is right, but less than was asked for."""
+
+    @property
+    def throttled(self) -> bool | None:
+        """Tell whether the board was slowed down meanwhile; None where it cannot say."""
+        states = (self.before, *self.during, self.after)
+        known = [state.throttled for state in states if state.throttled is not None]
+        counts = [state.throttle_count for state in states if state.throttle_count is not None]
+        if not known and not counts:
+            return None
+        return any(known) or (bool(counts) and counts[-1] > counts[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,4 +136,212 @@ class Profile:
     measured: tuple[Measured, ...]
     not_run: tuple[tuple[Artifact, str], ...]
     """Artefacts that cannot run here, each with the reason."""
+    peaks: tuple[Peaks, ...]
+    """For each number of threads; empty where no layers were asked for."""
+    idle_w: float | None
     complete: bool
+
+
+def profile(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    plan: Plan,
+    *,
+    machine: Machine,
+    target: Target,
+    step: Step,
+) -> Profile:
+    """Return the profile of `artifacts` by `plan`, whole or as far as Ctrl-C let it come.
+
+    Raises `RuntimeRefused` when no artefact can run here.
+    """
+    outcome = _Outcome()
+    with _shown_images(bundle) as (images, pictures):
+        setting = _Setting(
+            bundle=bundle,
+            plan=plan,
+            images=images,
+            machine=machine,
+            target=target,
+            idle_w=_idle_power(machine, target),
+        )
+        try:
+            for threads in plan.threads:
+                if plan.layers:
+                    done = step(f"measure this machine's peak, {_threads(threads)}")
+                    outcome.peaks[threads] = measure_peaks(threads)
+                    done()
+                for artifact in artifacts:
+                    done = step(f"{artifact.label}, {_threads(threads)}")
+                    _try(outcome, setting, artifact, threads)
+                    done()
+            complete = True
+        except KeyboardInterrupt:
+            if not outcome.measured:
+                raise
+            complete = False
+    if not outcome.measured:
+        raise RuntimeRefused("; ".join(dict.fromkeys(outcome.not_run.values())))
+    return Profile(
+        plan=plan,
+        pictures=pictures,
+        measured=tuple(outcome.measured),
+        not_run=tuple(outcome.not_run.items()),
+        peaks=tuple(outcome.peaks.values()),
+        idle_w=setting.idle_w,
+        complete=complete,
+    )
+
+
+def runnable(artifacts: Sequence[Artifact], *, null: bool) -> tuple[Artifact, ...]:
+    """Return `artifacts`, followed by the null runtime in place of the first if it is wanted."""
+    stand_in = replace(artifacts[0], runtime=NULL, variant=None)
+    return (*artifacts, stand_in) if null else tuple(artifacts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Setting:
+    """What all launches of one profile share."""
+
+    bundle: Bundle
+    plan: Plan
+    images: Path
+    machine: Machine
+    target: Target
+    idle_w: float | None
+
+
+class _Outcome:
+    """What there is so far."""
+
+    def __init__(self) -> None:
+        self.measured: list[Measured] = []
+        self.not_run: dict[Artifact, str] = {}
+        self.peaks: dict[int, Peaks] = {}
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+@contextmanager
+def _shown_images(bundle: Bundle) -> Iterator[tuple[Path, str]]:
+    """Give a .npy file of what artefacts are shown, and what that is, in words."""
+    if bundle.golden is not None:
+        pictures = np.concatenate(
+            prepare_pictures(bundle.root, bundle.golden.images, bundle.preprocessing)
+        )
+        name = "golden pictures"
+    else:
+        side = bundle.model.resolution
+        pictures = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+        name = SYNTHETIC
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, pictures)
+        yield path, name
+
+
+def _idle_power(machine: Machine, target: Target) -> float | None:
+    if not power_sensors(target):
+        return None
+    with board_sampler(machine, target) as sampler:
+        time.sleep(IDLE_SECONDS)
+    return mean_power_w(sampler.power_samples)
+
+
+def _try(outcome: _Outcome, setting: _Setting, artifact: Artifact, threads: int) -> None:
+    """Measure one artefact; raises `KeyboardInterrupt` after keeping what was interrupted."""
+    try:
+        found = _measure(setting, artifact, threads)
+    except RuntimeRefused as error:
+        outcome.not_run[artifact] = str(error)
+        return
+    if setting.plan.layers and found.complete:
+        found = replace(found, layers=_layers(setting, found, outcome.peaks[threads]))
+    outcome.measured.append(found)
+    if not found.complete or found.layers == INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
+    plan, path = setting.plan, setting.bundle.path(artifact)
+    with (
+        board_sampler(setting.machine, setting.target) as sampler,
+        Launch(artifact.runtime, path, threads=threads, images=setting.images) as launch,
+    ):
+        opened = launch.open()
+        warm_up, peak = launch.warm_up(plan.rules)
+        started_ns = time.monotonic_ns()
+        samples = launch.back_to_back(runs=plan.rules.runs, seconds=plan.rules.seconds)
+        ended_ns = time.monotonic_ns()
+        paced = None
+        if not launch.interrupted:
+            paced = launch.paced(
+                plan.frames_per_second, runs=plan.rules.runs, seconds=plan.rules.seconds
+            )
+        soak: list[Paced] = []
+        while len(soak) < plan.soak_minutes and not launch.interrupted:
+            soak.append(launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS))
+    states = tuple(sample.state for sample in sampler.samples)
+    window = energy(sampler.power_samples, started_ns, ended_ns, idle_power_w=setting.idle_w)
+    return Measured(
+        artifact=artifact,
+        threads=threads,
+        opened=opened,
+        warm_up=warm_up,
+        memory=Memory(before_load_bytes=opened.before_load_bytes, peak_bytes=peak),
+        back_to_back_ns=samples,
+        paced=paced,
+        soak=tuple(soak),
+        before=states[0],
+        during=states[1:-1],
+        after=states[-1],
+        sensor_problems=sampler.problems,
+        energy=NO_ENERGY
+        if window is None
+        else InferenceEnergy(
+            window=window,
+            runs=len(samples),
+            idle_w=setting.idle_w,
+            source=next(
+                (s.state.power_source for s in sampler.power_samples if s.state.power_source), ""
+            ),
+        ),
+        layers=NO_LAYERS,
+        complete=not launch.interrupted,
+    )
+
+
+def _layers(setting: _Setting, measured: Measured, peaks: Peaks) -> Layers | str:
+    artifact, bundle = measured.artifact, setting.bundle
+    if artifact.runtime == NULL:
+        return "nothing is computed"
+    runs = QUICK_OPERATOR_RUNS if setting.plan.quick else OPERATOR_RUNS
+    try:
+        with Launch(
+            artifact.runtime,
+            bundle.path(artifact),
+            threads=measured.threads,
+            images=setting.images,
+        ) as launch:
+            times = fold(launch.operators(runs=runs), bundle.layers)
+    except RuntimeRefused as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return Layers(
+        times=times,
+        bounds=bounds(times, bundle.layers, peaks) if bundle.layers else (),
+        fallbacks=fallbacks(times, bundle.layers, _meant_in_float(bundle, artifact)),
+    )
+
+
+def _meant_in_float(bundle: Bundle, artifact: Artifact) -> tuple[str, ...]:
+    """Return the layers that compute in float by intention; every one of a float artefact."""
+    if artifact.precision is not Precision.INT8:
+        return tuple(layer.name for layer in bundle.layers)
+    for found in bundle.quantizations:
+        if found.name == artifact.quantization:
+            return found.float_layers
+    return ()
