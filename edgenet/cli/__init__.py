@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from edgenet import __version__
-from edgenet.cli import classify, convert, diagnose, evaluate, inspect, summary, verify
+from edgenet.cli import classify, compare, convert, diagnose, evaluate, inspect, summary, verify
 from edgenet.errors import EdgenetError
 
 # typer.BadParameter is public; the class above it, which every usage fault shares, is not.
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (summary, convert, classify, inspect, evaluate, diagnose, verify):
+for command in (summary, convert, classify, inspect, evaluate, diagnose, verify, compare):
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES)(getattr(command, name))
 

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from edgenet.errors import NotWritable, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
+from edgenet.measure.statistics import BEYOND, Summary
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 NOT_TIMED = "evaluate does not time; edgenet profile does"
+TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
 
 def evaluation_document(
@@ -35,6 +38,7 @@ def evaluation_document(
         "command": list(command),
         "created": created,
         "bundle_sha256": bundle.sha256,
+        "preprocessing_sha256": bundle.preprocessing.sha256(),
         "machine": platform.machine(),
         "data": {
             "name": evaluation.dataset,
@@ -86,6 +90,13 @@ def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
         "variant": artifact.variant,
         "sha256": artifact.sha256,
     }
+
+
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """Return a latency as every document has it, in ms; a percentile not known is null."""
+    fields = asdict(summary)
+    reasons = {f"{name}_reason": TOO_FEW_BEYOND for name in fields if fields[name] is None}
+    return {**fields, **reasons}
 
 
 def _record(
