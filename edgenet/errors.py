@@ -11,6 +11,8 @@
     ├── BadTree                  a recorded or documented board that is damaged or too new
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
+    ├── BadRecord                a stored measurement that is damaged, or of another schema
+    ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     └── RuntimeRefused           a runtime could not load or run an artefact
 
@@ -75,6 +77,14 @@ class MissingExtra(EdgenetError):
         super().__init__(
             f"{package} is not installed; install it with: pip install 'edgenet[{extra}]'"
         )
+
+
+class BadRecord(EdgenetError):
+    """A file that holds no measurement which this edgenet reads."""
+
+
+class NotComparable(EdgenetError):
+    """Two stored measurements with nothing in common, or of unlike conditions."""
 
 
 class ConversionFailed(EdgenetError):

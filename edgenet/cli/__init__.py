@@ -15,7 +15,18 @@ from typing import Annotated, Any, cast
 import typer
 
 from edgenet import __version__
-from edgenet.cli import classify, convert, diagnose, doctor, evaluate, inspect, summary, verify
+from edgenet.cli import (
+    classify,
+    compare,
+    convert,
+    diagnose,
+    doctor,
+    evaluate,
+    inspect,
+    profile,
+    summary,
+    verify,
+)
 from edgenet.errors import EdgenetError
 
 # typer.BadParameter is public; the class above it, which every usage fault shares, is not.
@@ -30,7 +41,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (summary, convert, classify, inspect, evaluate, diagnose, verify, doctor):
+COMMANDS = (
+    summary,
+    convert,
+    classify,
+    inspect,
+    evaluate,
+    diagnose,
+    verify,
+    profile,
+    compare,
+    doctor,
+)
+for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]
     app.command(name, epilog=command.EXAMPLES)(getattr(command, name))
 

@@ -30,9 +30,6 @@ Examples:
   edgenet evaluate fashion --data fashion-mnist --runtime litert
 """
 
-DATA_OF_WEIGHTS = {"imagenet": "photographs", "fashion-mnist": "fashion-mnist"}
-"""Which built-in data fit which built-in weights."""
-
 
 def evaluate(
     bundle: BundleArgument,
@@ -75,7 +72,7 @@ def evaluate(
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
     artifacts = found.select(asked, precisions(precision))
-    check_writable(output or record_path(found))
+    check_writable(output or record_path(found, "evaluation"))
     dataset = open_dataset(data or _default_data(found), labelled=True)
     if limit is not None:
         dataset = dataset.draw(limit, seed=seed)
@@ -87,7 +84,7 @@ def evaluate(
     for message in result.unreadable:
         warn(f"not counted: {message}")
     document = evaluation_document(found, result, command=["edgenet", *sys.argv[1:]], threads=1)
-    path = output or record_path(found)
+    path = output or record_path(found, "evaluation")
     # Printed first: an evaluation takes minutes, and a full disk must not lose it.
     if as_json:
         print_json(document)
@@ -99,6 +96,8 @@ def evaluate(
 
 
 def _default_data(bundle: Bundle) -> str:
+    from edgenet.measure.quality import DATA_OF_WEIGHTS
+
     try:
         return DATA_OF_WEIGHTS[bundle.model.weights]
     except KeyError:

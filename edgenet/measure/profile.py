@@ -193,10 +193,10 @@ def profile(
     )
 
 
-def runnable(artifacts: Sequence[Artifact], *, null: bool) -> tuple[Artifact, ...]:
+def runnable(bundle: Bundle, artifacts: Sequence[Artifact], *, null: bool) -> tuple[Artifact, ...]:
     """Return `artifacts`, followed by the null runtime in place of the first if it is wanted."""
-    stand_in = replace(artifacts[0], runtime=NULL, variant=None)
-    return (*artifacts, stand_in) if null else tuple(artifacts)
+    stand_in = replace(bundle.artifacts[0], runtime=NULL, variant=None)
+    return (*artifacts, *((stand_in,) if null else ()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

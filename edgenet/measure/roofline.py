@@ -1,10 +1,10 @@
 """How close to the machine's limit: its peaks, and the least time that each layer could take.
 
-A layer cannot be faster than its mult-adds at the best rate that this machine was seen to reach, nor
-than its bytes at the best bandwidth: the larger of both is its bound, and the bound over the time
-that it took is the fraction reached (the roofline of Williams, Waterman and Patterson 2009). Rates
-are the best that any installed runtime reaches on a large product, bandwidth is that of numpy's
-copies of arrays of the same size, so that what stays in a cache is held against the cache.
+A layer cannot be faster than its mult-adds at the best rate that this machine was seen to reach,
+nor than its bytes at the best bandwidth: the larger of both is its bound, and the bound over the
+time that it took is the fraction reached (the roofline of Williams, Waterman and Patterson 2009).
+Rates are the best that any installed runtime reaches on a large product, bandwidth is that of
+numpy's copies of arrays of the same size: what stays in a cache is held against the cache.
 
 It knows no kernel: one that needs fewer mult-adds than the plain sum (Winograd's convolution) may
 pass its bound, and is then said to, without a fraction.

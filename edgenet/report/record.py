@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from edgenet.errors import NotWritable, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
+from edgenet.measure.statistics import BEYOND, Summary
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 NOT_TIMED = "evaluate does not time; edgenet profile does"
+TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
 
 def evaluation_document(
@@ -35,12 +38,9 @@ def evaluation_document(
         "command": list(command),
         "created": created,
         "bundle_sha256": bundle.sha256,
+        "preprocessing_sha256": bundle.preprocessing.sha256(),
         "machine": platform.machine(),
-        "data": {
-            "name": evaluation.dataset,
-            "n": len(evaluation.pictures),
-            "unreadable": list(evaluation.unreadable),
-        },
+        "data": data_fields(evaluation),
         "reference": evaluation.reference and artifact_fields(evaluation.reference),
         "records": [
             _record(bundle, evaluation, result, command, created, threads)
@@ -71,10 +71,10 @@ def check_writable(path: Path) -> None:
         raise NotWritable(f"{path}: cannot be written; choose another place with -o")
 
 
-def record_path(bundle: Bundle) -> Path:
-    """Return where an evaluation of now goes: `records/` beside the bundle, keyed by it."""
+def record_path(bundle: Bundle, kind: str) -> Path:
+    """Return where a measurement of now goes: `records/` beside the bundle, keyed by it."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
-    name = f"{bundle.sha256[:12]}_evaluation_{now}.json"
+    name = f"{bundle.sha256[:12]}_{kind}_{now}.json"
     return bundle.root.absolute().parent / "records" / name
 
 
@@ -86,6 +86,13 @@ def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
         "variant": artifact.variant,
         "sha256": artifact.sha256,
     }
+
+
+def summary_fields(summary: Summary) -> dict[str, Any]:
+    """Return a latency as every document has it, in ms; a percentile not known is null."""
+    fields = asdict(summary)
+    reasons = {f"{name}_reason": TOO_FEW_BEYOND for name in fields if fields[name] is None}
+    return {**fields, **reasons}
 
 
 def _record(
@@ -106,11 +113,32 @@ def _record(
         "device": result.device,
         "runtime_version": result.version,
         "threads": threads,
-        **_unknown("warmup", NOT_TIMED),
-        **_unknown("latency", NOT_TIMED),
-        **_unknown("samples_ns", NOT_TIMED),
-        **_unknown("memory", NOT_TIMED),
-        **_accuracy(result),
+        **unknown("warmup", NOT_TIMED),
+        **unknown("latency", NOT_TIMED),
+        **unknown("samples_ns", NOT_TIMED),
+        **unknown("memory", NOT_TIMED),
+        **answer_fields(result, evaluation, trained=bundle.model.trained),
+        **unknown("state", NOT_TIMED),
+        **unknown("throttled", NOT_TIMED),
+        **unknown("energy_mj", NOT_TIMED),
+    }
+
+
+def data_fields(evaluation: Evaluation) -> dict[str, Any]:
+    """Return which pictures an evaluation was over."""
+    return {
+        "name": evaluation.dataset,
+        "n": len(evaluation.pictures),
+        "unreadable": list(evaluation.unreadable),
+    }
+
+
+def answer_fields(
+    result: ArtifactResult, evaluation: Evaluation, *, trained: bool
+) -> dict[str, Any]:
+    """Return what an artefact's answers are worth, and the answers."""
+    return {
+        **_accuracy(result, trained=trained),
         **_agreement(result.agreement, evaluation.reference),
         "predictions": [
             {
@@ -120,15 +148,23 @@ def _record(
             }
             for picture, top in zip(evaluation.pictures, result.tops, strict=True)
         ],
-        **_unknown("state", NOT_TIMED),
-        **_unknown("throttled", NOT_TIMED),
-        **_unknown("energy_mj", NOT_TIMED),
     }
 
 
-def _accuracy(result: ArtifactResult) -> dict[str, Any]:
+def no_answer_fields(reason: str) -> dict[str, Any]:
+    """Return the same fields for an artefact that was asked nothing."""
+    return {
+        name: value
+        for field in ("accuracy", "agreement", "predictions")
+        for name, value in unknown(field, reason).items()
+    }
+
+
+def _accuracy(result: ArtifactResult, *, trained: bool) -> dict[str, Any]:
     if result.accuracy is None:
-        return _unknown("accuracy", "the weights are random")
+        return unknown(
+            "accuracy", "the pictures have no labels" if trained else "the weights are random"
+        )
     return {
         "accuracy": {
             "top1": _proportion(result.accuracy.top1),
@@ -140,7 +176,7 @@ def _accuracy(result: ArtifactResult) -> dict[str, Any]:
 
 def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str, Any]:
     if found is None or reference is None:
-        return _unknown("agreement", "no float artefact could run beside it")
+        return unknown("agreement", "no float artefact could run beside it")
     agreement: dict[str, Any] = {
         "with": artifact_fields(reference),
         "top1": _proportion(found.top1),
@@ -159,5 +195,6 @@ def _proportion(found: Proportion) -> dict[str, Any]:
     return {"percent": found.percent, "right": found.right, "interval": [low, high]}
 
 
-def _unknown(name: str, reason: str) -> dict[str, Any]:
+def unknown(name: str, reason: str) -> dict[str, Any]:
+    """Return a field that is null, and its reason."""
     return {name: None, f"{name}_reason": reason}

@@ -1,8 +1,8 @@
 """The runtimes: one module each, its name is the runtime's name.
 
-A module offers `load(path, *, threads)`, `operators(path, *, threads)` and `time_operators(path,
-images, *, threads)`, and imports its package on first use. To load a new runtime, add a module here;
-to write artefacts for it, add a row to `WRITERS` in `edgenet/convert/pipeline.py`.
+A module offers `load`, `operators` and `time_operators`, as below but for the runtime's name, and
+imports its package on first use. To load a new runtime, add a module here; to write artefacts for
+it, add a row to `WRITERS` in `edgenet/convert/pipeline.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,206 @@
+"""`edgenet profile`: how fast every artefact of a bundle is on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenet.cli.options import (
+    BundleArgument,
+    JsonOption,
+    PrecisionOption,
+    precisions,
+    runtime_names,
+    split,
+)
+from edgenet.cli.output import StepProgress, print_json
+from edgenet.errors import RuntimeRefused, UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Bundle
+    from edgenet.measure.evaluate import Evaluation
+    from edgenet.measure.profile import Plan, Profile
+
+EXAMPLES = """\b
+Examples:
+  edgenet profile mobilenet
+  edgenet profile mobilenet --quick --precision int8
+  edgenet profile mobilenet --threads 1,2,4 --paced 15 -o pi5.json
+  edgenet profile mobilenet --runtime litert --layers all
+  edgenet profile mobilenet --runtime null
+"""
+FEW_PICTURES, MANY_PICTURES = 100, 1000
+"""How many labelled pictures stand behind the accuracy, quick and not."""
+
+
+class LayerDetail(str, Enum):
+    """How much is said about layers."""
+
+    OFF = "off"
+    WORST = "worst"
+    ALL = "all"
+
+
+def profile(
+    bundle: BundleArgument,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, litert or tensorrt, or null, which computes nothing and "
+            "shows the floor of the measurement; repeat it or use commas. Default: all but null.",
+        ),
+    ] = None,
+    precision: PrecisionOption = None,
+    threads: Annotated[
+        list[str] | None, typer.Option(metavar="N,M", help="Numbers of threads. Default: 1.")
+    ] = None,
+    paced: Annotated[
+        float, typer.Option(min=0.1, max=1000, metavar="FPS", help="Rate of the camera.")
+    ] = 30.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="S", help="Seconds of each kind of load. Default: 10."),
+    ] = None,
+    soak: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=1440, metavar="MIN", help="Go on at the paced rate; first and last minute."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="50 runs and 2 s each; not for figures to publish.")
+    ] = False,
+    layers: Annotated[
+        LayerDetail,
+        typer.Option(help="Time of the layers: off, the worst three, or a table of all."),
+    ] = LayerDetail.WORST,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR|CSV",
+            help="Labelled pictures for the accuracy beside the latency. Default: what fits "
+            "built-in weights, else the golden pictures of the bundle.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="The board's description. Default: as detected."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure load, first inference, back-to-back and paced latency, memory and layers.
+
+    Each artefact runs in a process of its own. Ctrl-C keeps what was measured.
+    """
+    from edgenet.board.detect import detect
+    from edgenet.board.machine import Machine
+    from edgenet.board.target import load_target
+    from edgenet.bundle import load_bundle
+    from edgenet.measure import profile as measure
+    from edgenet.report.profile import profile_text
+    from edgenet.report.profile_record import profile_document
+    from edgenet.report.record import check_writable, record_path, save_document
+
+    command = ["edgenet", *sys.argv[1:]]
+    asked = runtime_names(runtime)
+    found = load_bundle(bundle)
+    chosen = tuple(name for name in asked if name != measure.NULL)
+    kinds = precisions(precision)
+    artifacts = found.select(chosen, kinds) if chosen or not asked else ()
+    artifacts = measure.runnable(found, artifacts, null=measure.NULL in asked)
+    plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
+    path = output or record_path(found, "profile")
+    check_writable(path)
+    machine = Machine()
+    board = detect(machine, None if target is None else load_target(target))
+    with StepProgress() as progress:
+        result = measure.profile(
+            found, artifacts, plan, machine=machine, target=board.target, step=progress.step
+        )
+        evaluation = _evaluate(found, result, data, progress)
+    document = profile_document(found, result, evaluation, board=board, command=command)
+    if as_json:
+        print_json(document)
+    else:
+        every = layers is LayerDetail.ALL
+        typer.echo(
+            profile_text(found, result, evaluation, board=board, command=command, every_layer=every)
+        )
+    save_document(document, path)
+    if not as_json:
+        typer.echo(f"record: {path}")
+    if not result.complete:
+        raise KeyboardInterrupt
+    refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in chosen]
+    if refused:
+        raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
+
+
+def _thread_counts(values: list[str] | None) -> tuple[int, ...]:
+    """Return the numbers of threads; no more than the processors that this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    counts = []
+    for text in split(values) or ("1",):
+        if not text.isdecimal() or not 1 <= int(text) <= cores:
+            raise UsageError(
+                f"--threads {text}: give whole numbers from 1 to {cores}, the processors that this "
+                "process may run on"
+            )
+        counts.append(int(text))
+    return tuple(counts)
+
+
+def _plan(
+    threads: tuple[int, ...],
+    paced: float,
+    duration: float | None,
+    soak: int | None,
+    layers: LayerDetail,
+    *,
+    quick: bool,
+) -> Plan:
+    from dataclasses import replace
+
+    from edgenet.measure.profile import Plan
+    from edgenet.measure.timing import PUBLISHED, QUICK
+
+    rules = QUICK if quick else PUBLISHED
+    return Plan(
+        threads=threads,
+        frames_per_second=paced,
+        rules=rules if duration is None else replace(rules, seconds=duration),
+        # What is timed for less than the rules ask is quick, whatever it was called.
+        quick=quick or (duration is not None and duration < PUBLISHED.seconds),
+        soak_minutes=soak or 0,
+        layers=layers is not LayerDetail.OFF,
+    )
+
+
+def _evaluate(
+    bundle: Bundle, profile: Profile, data: str | None, progress: StepProgress
+) -> Evaluation | None:
+    """Return what the answers of the artefacts that ran are worth."""
+    from edgenet.data.dataset import open_dataset
+    from edgenet.measure.evaluate import evaluate
+    from edgenet.measure.profile import NULL
+    from edgenet.measure.quality import pictures_for
+
+    ran = dict.fromkeys(each.artifact for each in profile.measured if each.artifact.runtime != NULL)
+    if not ran or not profile.complete:
+        return None
+    dataset = pictures_for(bundle) if data is None else open_dataset(data, labelled=True)
+    dataset = dataset.draw(FEW_PICTURES if profile.plan.quick else MANY_PICTURES, seed=0)
+    done = progress.step(f"answers on {dataset.name}", total=len(dataset.samples))
+    return evaluate(bundle, dataset, tuple(ran), on_sample=done)

@@ -1,0 +1,333 @@
+"""A comparison as text, as Markdown for a pull request and as JSON.
+
+The schema is `edgenet/schemas/comparison.schema.json`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from edgenet.measure.accuracy import Proportion
+from edgenet.measure.comparison import Comparison, Figure, LatencyChange, Pair
+from edgenet.measure.conditions import in_words
+from edgenet.measure.gates import Gate, Outcome
+from edgenet.measure.statistics import Verdict
+from edgenet.measure.stored import Document, Record
+from edgenet.report.table import render, size
+
+SCHEMA_VERSION = "1.0"
+COLUMNS = ("artefact", "figure", "BASE", "NEW", "change", "95 %", "verdict")
+GATE_COLUMNS = ("gate", "artefact", "figure", "95 %", "outcome", "what would tell")
+GATE_NAMES = {
+    "max_slowdown": "slowdown at most",
+    "max_drop": "drop at most",
+    "present": "still there",
+}
+OUTCOMES = {Outcome.FAILS: "failed", Outcome.CANNOT_TELL: "undecided", Outcome.HOLDS: "held"}
+NOT_JUDGED = "-"
+"""One number a side, without a scatter to judge it by."""
+APART = (
+    "ratios are of launches taken at different times: what changed on the machine in between is in "
+    "them"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure of one artefact, in words."""
+
+    figure: str
+    base: str
+    new: str
+    change: str
+    interval: str
+    verdict: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells behind the artefact's name."""
+        return (self.figure, self.base, self.new, self.change, self.interval, self.verdict)
+
+
+def comparison_text(comparison: Comparison, gates: Sequence[Gate]) -> str:
+    """Return the tables for a terminal, and what must be known to read them."""
+    parts = [
+        "\n".join(_sides(comparison)),
+        render(COLUMNS, list(_table(comparison))),
+        *([render(GATE_COLUMNS, [_gate_row(gate) for gate in gates])] if gates else []),
+        "\n".join(_notes(comparison)),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def comparison_markdown(comparison: Comparison, gates: Sequence[Gate]) -> str:
+    """Return the same for a pull request: the outcome first, what is long folded away."""
+    notes = "\n".join(f"- {_escaped(note)}" for note in _notes(comparison))
+    parts = [
+        f"### edgenet compare: {outcome_line(gates) if gates else _verdict_line(comparison)}",
+        "\n".join(f"- {_escaped(side)}" for side in _sides(comparison)),
+        _pipes(GATE_COLUMNS, [_gate_row(gate) for gate in gates]) if gates else "",
+        _pipes(COLUMNS, list(_table(comparison))),
+        f"<details><summary>Notes</summary>\n\n{notes}\n\n</details>" if notes else "",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def outcome_line(gates: Sequence[Gate]) -> str:
+    """Return how many gates came out which way, the bad ones first."""
+    counts = Counter(gate.outcome for gate in gates)
+    told = [f"{counts[outcome]} {word}" for outcome, word in OUTCOMES.items() if counts[outcome]]
+    return f"gates: {', '.join(told)}"
+
+
+def comparison_document(
+    comparison: Comparison, gates: Sequence[Gate], *, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return the JSON document of one comparison; what is unknown is null with a reason."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "comparison",
+        "command": list(command),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "base": _side_fields(comparison.base),
+        "new": _side_fields(comparison.new),
+        "unlike": [asdict(difference) for difference in comparison.conditions.differences],
+        "unknown_conditions": list(comparison.conditions.unknown),
+        "pairs": [_pair_fields(pair) for pair in comparison.pairs],
+        "only_in_base": [_record_fields(record) for record in comparison.only_base],
+        "only_in_new": [_record_fields(record) for record in comparison.only_new],
+        "gates": [asdict(gate) for gate in gates],
+    }
+
+
+def _sides(comparison: Comparison) -> Iterator[str]:
+    for name, side in (("BASE", comparison.base), ("NEW ", comparison.new)):
+        where = side.board or side.machine or "an unknown machine"
+        yield (
+            f"{name} {side.source}: {side.kind} of {side.bundle_sha256[:12]} on {where}, "
+            f"{side.created}"
+        )
+
+
+def _table(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of all artefacts; a name stands on the first row of its artefact."""
+    for pair in comparison.pairs:
+        for number, row in enumerate(_rows(pair)):
+            yield (pair.label if number == 0 else "", *row.cells)
+
+
+def _rows(pair: Pair) -> Iterator[Row]:
+    yield from (_latency_row(change) for change in pair.latencies)
+    yield from _answer_rows(pair)
+    base, new = pair.base, pair.new
+    yield from _bytes_row("size", base.size_bytes, new.size_bytes)
+    yield from _bytes_row("peak memory", base.peak_rss_bytes, new.peak_rss_bytes)
+
+
+def _latency_row(change: LatencyChange) -> Row:
+    ratio = change.ratio
+    seen = change.new.ms / change.base.ms if ratio is None else ratio.value
+    return Row(
+        figure=f"{_spoken(change.name)} {change.percentile}, ms",
+        base=_figure(change.base),
+        new=_figure(change.new),
+        change=f"{100 * (seen - 1):+.1f} %",
+        interval="-" if ratio is None else _range(*ratio.percent_interval, "%"),
+        verdict=change.verdict.value,
+    )
+
+
+def _answer_rows(pair: Pair) -> Iterator[Row]:
+    """Yield accuracy where both have it; where not, agreement, called what it is."""
+    if pair.accuracy is not None:
+        found = pair.accuracy.difference
+        yield Row(
+            figure="top-1, %",
+            base=_percent(pair.accuracy.base),
+            new=_percent(pair.accuracy.new),
+            change=f"{found.points:+.2f} points",
+            interval=_range(*found.interval, "points"),
+            verdict=found.verdict.value,
+        )
+    elif pair.base.agreement and pair.new.agreement:
+        yield Row(
+            figure="agreement with its float reference, %",
+            base=_percent(pair.base.agreement),
+            new=_percent(pair.new.agreement),
+            change="-",
+            interval="-",
+            verdict=NOT_JUDGED,
+        )
+    if pair.same_answers is not None:
+        same = pair.same_answers
+        yield Row(
+            figure="same top-1 class on both sides",
+            base="-",
+            new=f"{same.right} of {same.n}",
+            change="-",
+            interval=_range(*same.interval, "%", sign=""),
+            verdict=NOT_JUDGED,
+        )
+
+
+def _bytes_row(figure: str, base: int | None, new: int | None) -> Iterator[Row]:
+    if base is None or new is None:
+        return
+    yield Row(
+        figure=figure,
+        base=size(base),
+        new=size(new),
+        change=f"{100 * (new / base - 1):+.1f} %" if base else "-",
+        interval="-",
+        verdict=NOT_JUDGED,
+    )
+
+
+def _gate_row(gate: Gate) -> tuple[str, ...]:
+    limit = "" if gate.limit is None else f" {gate.limit:g} {gate.unit}"
+    return (
+        GATE_NAMES[gate.name] + limit,
+        gate.artifact,
+        _spoken(gate.figure),
+        "-" if gate.interval is None else _range(*gate.interval, gate.unit),
+        gate.outcome.value,
+        gate.would_tell or "-",
+    )
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    conditions, pairs = comparison.conditions, comparison.pairs
+    for difference in in_words(conditions.differences):
+        yield f"UNLIKE: {difference}"
+    if conditions.unknown:
+        yield f"stated by one side only, so perhaps unlike: {', '.join(conditions.unknown)}"
+    for needed in dict.fromkeys(c.would_tell for p in pairs for c in p.latencies if c.would_tell):
+        yield f"to tell latencies apart: {needed}"
+    if any(change.ratio for pair in pairs for change in pair.latencies):
+        yield APART
+    for pair in pairs:
+        if pair.accuracy is not None:
+            found = pair.accuracy.difference
+            yield (
+                f"{pair.label}: top-1 lost on {found.lost} and gained on {found.gained} of "
+                f"{found.n} images; McNemar p = {found.p_value:.2g}"
+            )
+    for reason in dict.fromkeys(pair.accuracy_reason for pair in pairs if pair.accuracy_reason):
+        yield f"no accuracy to compare: {reason}"
+    for name, records in (("BASE", comparison.only_base), ("NEW", comparison.only_new)):
+        if records:
+            yield f"only in {name}: {'; '.join(record.label for record in records)}"
+
+
+def _verdict_line(comparison: Comparison) -> str:
+    """Return the verdicts of latency and accuracy with how often each was given."""
+    verdicts = [change.verdict for pair in comparison.pairs for change in pair.latencies]
+    verdicts += [pair.accuracy.difference.verdict for pair in comparison.pairs if pair.accuracy]
+    counts = Counter(verdicts)
+    told = [f"{verdict.value} {counts[verdict]}" for verdict in Verdict if counts[verdict]]
+    return ", ".join(told) or "nothing to judge"
+
+
+def _figure(figure: Figure) -> str:
+    if figure.interval is None:
+        return _ms(figure.ms)
+    low, high = figure.interval
+    return f"{_ms(figure.ms)} ({_ms(low)}-{_ms(high)})"
+
+
+def _ms(value: float) -> str:
+    """Return milliseconds with three digits that count, never fewer than whole ones."""
+    return f"{value:#.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _percent(found: Proportion) -> str:
+    return f"{found.percent:.2f} ({found.right}/{found.n})"
+
+
+def _range(low: float, high: float, unit: str, sign: str = "+") -> str:
+    return f"{low:{sign}.1f} to {high:{sign}.1f} {unit}"
+
+
+def _spoken(name: str) -> str:
+    return name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
+
+
+def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, in a table too."""
+    for special in "\\|`*_<[":
+        text = text.replace(special, "\\" + special)
+    return " ".join(text.split())
+
+
+def _side_fields(side: Document) -> dict[str, Any]:
+    return {
+        "path": side.source,
+        "kind": side.kind,
+        "created": side.created,
+        "bundle_sha256": side.bundle_sha256,
+        "machine": side.machine,
+        "board": side.board,
+        "preprocessing_sha256": side.preprocessing_sha256,
+    }
+
+
+def _record_fields(record: Record) -> dict[str, Any]:
+    runtime, precision, variant = record.artifact
+    return {
+        "artifact": {"runtime": runtime, "precision": precision, "variant": variant},
+        "threads": record.threads,
+    }
+
+
+def _pair_fields(pair: Pair) -> dict[str, Any]:
+    return {
+        **_record_fields(pair.new),
+        "latency": [_latency_fields(change) for change in pair.latencies],
+        "accuracy": _accuracy_fields(pair),
+        **({} if pair.accuracy else {"accuracy_reason": pair.accuracy_reason}),
+        "agreement": {
+            side: record.agreement and asdict(record.agreement)
+            for side, record in (("base", pair.base), ("new", pair.new))
+        },
+        "same_answers": pair.same_answers and asdict(pair.same_answers),
+        "size_bytes": {"base": pair.base.size_bytes, "new": pair.new.size_bytes},
+        "peak_rss_bytes": {"base": pair.base.peak_rss_bytes, "new": pair.new.peak_rss_bytes},
+    }
+
+
+def _latency_fields(change: LatencyChange) -> dict[str, Any]:
+    return {
+        "name": change.name,
+        "percentile": change.percentile,
+        "base": asdict(change.base),
+        "new": asdict(change.new),
+        "ratio": change.ratio and asdict(change.ratio),
+        **({} if change.ratio else {"ratio_reason": change.would_tell}),
+        "verdict": change.verdict.value,
+    }
+
+
+def _accuracy_fields(pair: Pair) -> dict[str, Any] | None:
+    if pair.accuracy is None:
+        return None
+    found = pair.accuracy.difference
+    return {
+        "n": found.n,
+        "base_right": pair.accuracy.base.right,
+        "new_right": pair.accuracy.new.right,
+        "lost": found.lost,
+        "gained": found.gained,
+        "points": found.points,
+        "interval": list(found.interval),
+        "p_value": found.p_value,
+        "verdict": found.verdict.value,
+    }

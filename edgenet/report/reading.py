@@ -1,0 +1,163 @@
+"""Stored measurement documents, read back and checked against the published schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgenet.bundle import MANIFEST
+from edgenet.errors import BadRecord, UsageError
+from edgenet.measure.accuracy import Proportion
+from edgenet.measure.statistics import Summary
+from edgenet.measure.stored import Document, Prediction, Record
+
+MAJOR = 1
+"""Of the schema that is read; what a newer minor version adds is left alone."""
+KINDS = ("evaluation", "profile")
+LATENCIES = ("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms")
+AGAIN = "measure again with edgenet evaluate or edgenet profile"
+
+
+def read_document(path: Path) -> Document:
+    """Return the measurement stored in a file.
+
+    Raises `UsageError` when there is no such file, `BadRecord` when it is cut off, is something
+    else, or is of a schema that this edgenet does not read.
+    """
+    if path.is_dir():
+        what = "is a bundle" if (path / MANIFEST).exists() else "is a folder"
+        raise UsageError(f"{path}: {what}; give the record of a measurement, a file in records/")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; give a record that evaluate or profile wrote")
+    data = _json(path)
+    _check_version(path, data)
+    _check_schema(path, data)
+    records = tuple(_record(entry) for entry in data["records"])
+    labels = [record.label for record in records]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise BadRecord(f"{path}: has two records of {twice}; {AGAIN}")
+    return Document(
+        source=str(path),
+        kind=data["kind"],
+        created=data["created"],
+        bundle_sha256=data["bundle_sha256"],
+        machine=data.get("machine"),
+        board=(data.get("board") or {}).get("model"),
+        preprocessing_sha256=data.get("preprocessing_sha256"),
+        records=records,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(
+            f"{path}: is no whole JSON document ({error}); copy it again or {AGAIN}"
+        ) from None
+    if not isinstance(data, dict):
+        raise BadRecord(f"{path}: is JSON, but no record; {AGAIN}")
+    return data
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _check_version(path: Path, data: Mapping[str, Any]) -> None:
+    version, kind = data.get("schema_version"), data.get("kind")
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    if not (major.isascii() and major.isdecimal() and isinstance(kind, str)):
+        raise BadRecord(f"{path}: is not a record (no schema_version and kind); {AGAIN}")
+    if kind not in KINDS:
+        raise BadRecord(f"{path}: is of kind {kind!r}; compare reads {' and '.join(KINDS)}")
+    if int(major) != MAJOR:
+        advice = "upgrade edgenet" if int(major) > MAJOR else AGAIN
+        raise BadRecord(
+            f"{path}: schema {version} is not the {MAJOR}.x that this edgenet reads; {advice}"
+        )
+
+
+def _check_schema(path: Path, data: Mapping[str, Any]) -> None:
+    import fastjsonschema
+
+    try:
+        _validator()(data)
+    except fastjsonschema.JsonSchemaValueException as error:
+        told = error.message.replace("data", "record", 1)
+        raise BadRecord(f"{path}: is damaged: {told}; {AGAIN}") from None
+
+
+@cache
+def _validator() -> Any:
+    import fastjsonschema
+
+    schema = (files("edgenet.schemas") / "record.schema.json").read_bytes()
+    return fastjsonschema.compile(json.loads(schema))
+
+
+def _record(entry: Mapping[str, Any]) -> Record:
+    artifact, accuracy, agreement = entry["artifact"], entry["accuracy"], entry["agreement"]
+    before = (entry["state"] or {}).get("before") or {}
+    affinity = entry.get("affinity")
+    return Record(
+        runtime=artifact["runtime"],
+        precision=artifact["precision"],
+        variant=artifact.get("variant"),
+        threads=entry["threads"],
+        device=entry["device"],
+        runtime_version=entry.get("runtime_version"),
+        size_bytes=entry.get("size_bytes"),
+        quick=entry.get("quick"),
+        complete=entry.get("complete"),
+        throttled=entry["throttled"],
+        affinity=None if affinity is None else tuple(affinity),
+        paced_fps=(entry.get("paced") or {}).get("fps"),
+        governor=before.get("governor"),
+        power_mode=before.get("power_mode"),
+        latency=_latency(entry["latency"] or {}),
+        launches=tuple(_latency(launch["latency"]) for launch in entry.get("launches", ())),
+        peak_rss_bytes=(entry["memory"] or {}).get("peak_rss_bytes"),
+        top1=accuracy and _proportion(accuracy["top1"], accuracy["n"]),
+        agreement=agreement and _proportion(agreement["top1"], agreement["n"]),
+        predictions=tuple(
+            Prediction(
+                image_sha256=prediction["image_sha256"],
+                accepted=frozenset(prediction["label"]),
+                top=prediction["top5"][0],
+            )
+            for prediction in entry["predictions"] or ()
+        ),
+    )
+
+
+def _latency(entries: Mapping[str, Any]) -> dict[str, Summary]:
+    return {
+        name: _summary(fields)
+        for name, fields in entries.items()
+        if name in LATENCIES and fields is not None
+    }
+
+
+def _summary(fields: Mapping[str, Any]) -> Summary:
+    interval, p95_interval = fields["interval"], fields["p95_interval"]
+    return Summary(
+        n=fields["n"],
+        min=fields["min"],
+        p50=fields["p50"],
+        p90=fields["p90"],
+        p95=fields["p95"],
+        p99=fields["p99"],
+        max=fields["max"],
+        interval=interval and (interval[0], interval[1]),
+        p95_interval=p95_interval and (p95_interval[0], p95_interval[1]),
+    )
+
+
+def _proportion(fields: Mapping[str, Any], n: int) -> Proportion:
+    return Proportion(right=fields["right"], n=n)
