@@ -1,1 +1,1 @@
-"""Accuracy, agreement and what runs them over a data set."""
+"""Accuracy, agreement, their statistics, and the comparison of what was measured."""

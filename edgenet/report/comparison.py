@@ -28,6 +28,8 @@ GATE_NAMES = {
     "present": "still there",
 }
 OUTCOMES = {Outcome.FAILS: "failed", Outcome.CANNOT_TELL: "undecided", Outcome.HOLDS: "held"}
+DIGITS = {"%": 1, "points": 2}
+"""Behind the point, of a change in this unit."""
 NOT_JUDGED = "-"
 """One number a side, without a scatter to judge it by."""
 APART = (
@@ -135,7 +137,7 @@ def _latency_row(change: LatencyChange) -> Row:
         figure=f"{_spoken(change.name)} {change.percentile}, ms",
         base=_figure(change.base),
         new=_figure(change.new),
-        change=f"{100 * (seen - 1):+.1f} %",
+        change=_change(100 * (seen - 1), "%"),
         interval="-" if ratio is None else _range(*ratio.percent_interval, "%"),
         verdict=change.verdict.value,
     )
@@ -149,7 +151,7 @@ def _answer_rows(pair: Pair) -> Iterator[Row]:
             figure="top-1, %",
             base=_percent(pair.accuracy.base),
             new=_percent(pair.accuracy.new),
-            change=f"{found.points:+.2f} points",
+            change=_change(found.points, "points"),
             interval=_range(*found.interval, "points"),
             verdict=found.verdict.value,
         )
@@ -169,7 +171,7 @@ def _answer_rows(pair: Pair) -> Iterator[Row]:
             base="-",
             new=f"{same.right} of {same.n}",
             change="-",
-            interval=_range(*same.interval, "%", sign=""),
+            interval="{:.1f} to {:.1f} %".format(*same.interval),
             verdict=NOT_JUDGED,
         )
 
@@ -181,7 +183,7 @@ def _bytes_row(figure: str, base: int | None, new: int | None) -> Iterator[Row]:
         figure=figure,
         base=size(base),
         new=size(new),
-        change=f"{100 * (new / base - 1):+.1f} %" if base else "-",
+        change=_change(100 * (new / base - 1), "%") if base else "-",
         interval="-",
         verdict=NOT_JUDGED,
     )
@@ -248,8 +250,18 @@ def _percent(found: Proportion) -> str:
     return f"{found.percent:.2f} ({found.right}/{found.n})"
 
 
-def _range(low: float, high: float, unit: str, sign: str = "+") -> str:
-    return f"{low:{sign}.1f} to {high:{sign}.1f} {unit}"
+def _range(low: float, high: float, unit: str) -> str:
+    return f"{_signed(low, unit)} to {_signed(high, unit)} {unit}"
+
+
+def _change(value: float, unit: str) -> str:
+    return f"{_signed(value, unit)} {unit}"
+
+
+def _signed(value: float, unit: str) -> str:
+    """Return a number with its sign; what rounds to nothing is no minus."""
+    digits = DIGITS[unit]
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def _spoken(name: str) -> str:
