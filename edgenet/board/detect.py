@@ -21,6 +21,7 @@ from edgenet.board.target import (
 MODEL_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")
 COMPATIBLE = "/proc/device-tree/compatible"
 CPUINFO = "/proc/cpuinfo"
+OS_RELEASE = "/etc/os-release"
 EMULATED = ("linux,dummy-virt", "qemu")
 """In the device tree's `compatible` of a board that QEMU makes up, whatever its model says."""
 ALIKE = 0.9
@@ -62,6 +63,8 @@ class Board:
     """What the device tree or the firmware calls it; None where neither says."""
     architecture: str | None
     """As `uname -m` says."""
+    systems: tuple[str, ...]
+    """The operating system's own name, and the first line of what the target is recognised by."""
     processors: tuple[str, ...]
     """The kind of each core, in order."""
     features: frozenset[str]
@@ -108,10 +111,12 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
     model = _first_line(machine, MODEL_FILES)
     architecture = _architecture(machine)
     cores = _cores(_read(machine, CPUINFO) or "")
+    known = target or _recognise(machine, model, architecture)
     return Board(
-        target=target or _recognise(machine, model, architecture),
+        target=known,
         model=model,
         architecture=architecture,
+        systems=_systems(machine, known.recognised),
         processors=tuple(_processor(core) for core in cores),
         features=_common_features(cores),
         fastest_cpus=_fastest_cpus(machine, len(cores)),
@@ -137,6 +142,12 @@ def _evidence(
     if architecture in sign.architectures:
         return 2
     return 1 if sign == Recognition() else 0
+
+
+def _systems(machine: Machine, sign: Recognition) -> tuple[str, ...]:
+    names = re.findall(r'(?m)^PRETTY_NAME="?([^"\n]+)', _read(machine, OS_RELEASE) or "")
+    marks = (text.splitlines()[0] for path in sign.files if (text := _read(machine, path)))
+    return (*names, *(mark.strip("# ") for mark in marks))
 
 
 def _cores(cpuinfo: str) -> list[dict[str, str]]:
