@@ -71,6 +71,8 @@ class Board:
     """Instruction set extensions that every core has, as /proc/cpuinfo names them."""
     fastest_cpus: tuple[int, ...]
     """Numbers of the cores that no other core outdoes; all of them where they are alike."""
+    first_threads: tuple[int, ...]
+    """One number for each physical core; all of them where cores have one thread."""
     emulated: bool
     """Whether the device tree is that of an emulator: no time measured there means anything."""
     virtual: bool
@@ -99,8 +101,9 @@ class Board:
     @property
     def advised_cpus(self) -> tuple[int, ...]:
         """Return the numbers of the cores that the target advises to run on."""
-        every = tuple(range(len(self.processors)))
-        return self.fastest_cpus if self.target.threads.cores == "fastest" else every
+        if self.target.threads.cores == "all":
+            return tuple(range(len(self.processors)))
+        return tuple(cpu for cpu in self.fastest_cpus if cpu in self.first_threads)
 
 
 def detect(machine: Machine, target: Target | None = None) -> Board:
@@ -120,6 +123,7 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
         processors=tuple(_processor(core) for core in cores),
         features=_common_features(cores),
         fastest_cpus=_fastest_cpus(machine, len(cores)),
+        first_threads=_first_threads(cores),
         emulated=any(mark in (_read(machine, COMPATIBLE) or "") for mark in EMULATED),
         virtual=any("hypervisor" in _features(core) for core in cores),
     )
@@ -177,6 +181,16 @@ def _common_features(cores: list[dict[str, str]]) -> frozenset[str]:
     if not cores:
         return frozenset()
     return frozenset.intersection(*(_features(core) for core in cores))
+
+
+def _first_threads(cores: list[dict[str, str]]) -> tuple[int, ...]:
+    """Return the first of the threads that share a core; x86 alone numbers its cores."""
+    firsts: dict[object, int] = {}
+    for cpu, core in enumerate(cores):
+        firsts.setdefault(
+            (core.get("physical id"), core["core id"]) if "core id" in core else cpu, cpu
+        )
+    return tuple(firsts.values())
 
 
 def _fastest_cpus(machine: Machine, count: int) -> tuple[int, ...]:

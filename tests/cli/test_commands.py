@@ -25,6 +25,7 @@ def test_commands():
         "evaluate",
         "diagnose",
         "verify",
+        "doctor",
     ]
 
 
