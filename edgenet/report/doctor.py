@@ -70,6 +70,7 @@ def board_document(board: Board) -> dict[str, Any]:
         **_or_reason("model", board.model, nothing),
         **_or_reason("architecture", board.architecture, nothing),
         "systems": list(board.systems),
+        "cpus": list(board.cpus),
         "processors": list(board.processors),
         "features": sorted(board.features),
         "fastest_cpus": list(board.fastest_cpus),

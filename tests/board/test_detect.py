@@ -103,6 +103,14 @@ def test_favoured_cores_are_no_other_kind(copy_of):
     assert detect(machine).fastest_cpus == (0, 1, 2, 3, 4, 5)
 
 
+def test_cores_that_are_switched_off(make_machine):
+    files = {"/proc/cpuinfo": "".join(ARM.format(cpu, "asimd", "0xd42") for cpu in (0, 1, 4, 5))}
+    for cpu in (0, 1, 4, 5):
+        files[f"/sys/devices/system/cpu/cpu{cpu}/cpu_capacity"] = "1024"
+    board = detect(make_machine(files))
+    assert board.cpus == board.fastest_cpus == board.advised_cpus == (0, 1, 4, 5)
+
+
 def test_an_emulated_board_that_calls_itself_real(copy_of):
     machine, root = copy_of("pi_5")
     (root / "proc/device-tree/compatible").write_text("linux,dummy-virt\0")

@@ -56,9 +56,7 @@ def test_fit(examine_pi):
     assert found.verdict.reasons == ()
     assert found.clashes == ()
     assert found.unknown == {}
-    assert found.advice == (
-        "another runtime to compare with: pip install 'edgenet[board,onnxruntime]'",
-    )
+    assert found.advice == ("another runtime to compare with: pip install 'edgenet[onnxruntime]'",)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +138,7 @@ def test_no_clash(examine_pi):
 def test_what_to_install_first(examine_pi):
     found = examine_pi(runtimes={"litert": MISSING}, python={"packages": {}})
     assert found.advice == (
-        "no runtime works yet; the first choice here: pip install 'edgenet[board,litert]'",
+        "no runtime works yet; the first choice here: pip install 'edgenet[litert]'",
         "pictures need OpenCV: pip install 'edgenet[board]'",
     )
 
@@ -151,7 +149,24 @@ def test_a_runtime_that_crashes(examine_pi):
     check = next(check for check in found.runtimes if check.name == "openvino")
     assert (check.installed, check.works) == (True, False)
     assert check.failure and "SIGILL" in check.failure
-    assert "openvino does not work: pip install 'edgenet[board,openvino]'" in found.advice
+    assert found.advice[0].startswith("openvino is installed and does not work: crashed with")
+
+
+@pytest.mark.parametrize("said", ["", "hello", "3", '{"other": 1}'])
+def test_answers_of_another_edgenet(copy_of, said):
+    machine, _ = copy_of("pi_5")
+    machine.description.commands[" ".join((*PROBE, "litert"))] = said
+    machine.description.commands[" ".join(ENVIRONMENT)] = said
+    found = examine(machine)
+    assert found.runtimes[0].works is None
+    assert found.runtimes[0].failure
+    assert found.unknown["python"]
+
+
+def test_packages_may_chatter_first(examine_pi, copy_of):
+    machine, _ = copy_of("pi_4")
+    machine.description.commands[" ".join((*PROBE, "litert"))] = f"INFO: hi\n{json.dumps(WORKS)}"
+    assert examine(machine).runtimes[0].works
 
 
 def test_a_documented_tree_has_no_runtimes():

@@ -411,6 +411,17 @@ def test_governors_that_differ(copy_of):
     assert state_of(machine).governor == "ondemand, performance"
 
 
+def test_a_governor_without_clocks(copy_of):
+    machine, root = copy_of("laptop")
+    for path in root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"):
+        path.unlink()
+    state = state_of(machine)
+    assert state.governor == "powersave"
+    assert state.cpu_clock_mhz is None
+    assert state.cpu_max_clock_mhz
+    assert "scaling_cur_freq: is not there" in state.unknown["cpu_clock_mhz"]
+
+
 def test_a_sensor_that_no_target_names():
     with open_tree("pi_4") as machine:
         assert state_of(machine).unknown["power_mode"] == ABSENT

@@ -18,7 +18,7 @@ verified_on_hardware = true
 model = "^My Board"
 [[runtimes]]
 name = "litert"
-install = "pip install 'edgenet[board,litert]'"
+install = "pip install 'edgenet[litert]'"
 why = "small"
 [[sensors]]
 kind = "thermal_zones"
