@@ -64,6 +64,9 @@ class PythonEnvironment:
     bits: int
     libc: str
     packages: Mapping[str, str]
+    """Versions by distribution, of those that edgenet uses or that clash."""
+    opencv: bool
+    """Whether there is any, pip's or the system's."""
     disk_free_bytes: int
 
 
@@ -159,6 +162,7 @@ def _check(machine: Machine, runtime: str, install: str) -> RuntimeCheck:
 
 
 CRASHES = tuple(it.name for it in (signal.SIGILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS))
+INSTALL_32_BIT = "pip install 'edgenet[tflite-runtime]'"
 STRANGE = "was told by another version of edgenet"
 
 
@@ -258,11 +262,13 @@ def _advice(
     broken = [check for check in runtimes if check.works is False]
     advice += [f"{check.name} is installed and does not work: {check.failure}" for check in broken]
     missing = [check for check in runtimes if check.installed is False]
-    if not any(check.works for check in runtimes) and missing:
+    if python.bits == 32:
+        advice.append(f"the one runtime for a 32-bit Python: {INSTALL_32_BIT}")
+    elif not any(check.works for check in runtimes) and missing:
         advice.append(f"no runtime works yet; the first choice here: {missing[0].install}")
     elif missing:
         advice.append(f"another runtime to compare with: {missing[0].install}")
-    if not any(name.startswith("opencv-") for name in python.packages):
+    if not python.opencv:
         advice.append("pictures need OpenCV: pip install 'edgenet[board]'")
     return tuple(advice)
 
@@ -335,6 +341,6 @@ def _against_software(
         found.append((Fit.WITH_CARE, f"{python.disk_free_bytes / 1e6:.0f} MB of disk left"))
     if python is not None and python.bits == 32:
         found.append(
-            (Fit.WITH_CARE, "a 32-bit Python: only tflite-runtime exists for it, and runs slower")
+            (Fit.WITH_CARE, "a 32-bit Python: of all runtimes only tflite-runtime exists for it")
         )
     return found

@@ -18,6 +18,7 @@ PYTHON = {
     "bits": 64,
     "libc": "glibc 2.36",
     "packages": {"numpy": "2.4.6", "opencv-python-headless": "5.0.0.93"},
+    "opencv": True,
     "disk_free_bytes": 10**10,
 }
 RUNTIMES = ("litert", "onnxruntime", "openvino")
@@ -136,10 +137,17 @@ def test_no_clash(examine_pi):
 
 
 def test_what_to_install_first(examine_pi):
-    found = examine_pi(runtimes={"litert": MISSING}, python={"packages": {}})
+    found = examine_pi(runtimes={"litert": MISSING}, python={"opencv": False})
     assert found.advice == (
         "no runtime works yet; the first choice here: pip install 'edgenet[litert]'",
         "pictures need OpenCV: pip install 'edgenet[board]'",
+    )
+
+
+def test_what_to_install_on_32_bits(examine_pi):
+    found = examine_pi(runtimes={"litert": MISSING}, python={"bits": 32})
+    assert found.advice == (
+        "the one runtime for a 32-bit Python: pip install 'edgenet[tflite-runtime]'",
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgenet.board.command_sensors import SINCE_BOOT, THROTTLE_BITS, vcgencmd_throttled
 from edgenet.board.detect import detect
+from edgenet.board.doctor import examine
 from edgenet.board.machine import Machine, Unreadable
 from edgenet.board.sensors import ABSENT, KINDS, Sensors, read_state
 from edgenet.board.state import READINGS
@@ -53,7 +56,7 @@ def test_golden_states(tree):
     assert found == golden.read_text()
 
 
-def test_trees_are_of_a_target_and_hold_no_more_than_is_read(tree, copy_of):
+def test_trees_are_of_a_target_and_hold_no_more_than_is_read(tree):
     name, machine = tree
     folder = documented()[name]
     assert folder.parent.parent.name == detect(machine).target.name
@@ -70,31 +73,23 @@ def test_trees_are_of_a_target_and_hold_no_more_than_is_read(tree, copy_of):
         def run(self, *argv, timeout_s=5.0):
             return machine.run(*argv, timeout_s=timeout_s)
 
-    from edgenet.board.doctor import examine
-
     examine(Watched())
     stored = {
         "/" + path.relative_to(folder / "root").as_posix().replace("%3A", ":")
         for path in (folder / "root").rglob("*")
         if path.is_file()
     }
-    # Two files are for sensors that only a second reading, or another permission, gets to.
+    # Read only where the energy counter itself may be.
     later = {"/sys/class/powercap/intel-rapl:0/max_energy_range_uj"}
     assert stored - read <= later
 
 
 @pytest.mark.parametrize("name", ["this machine", *documented()])
 def test_every_none_has_its_reason(name):
-    with open_tree(name) if name in documented() else open_machine() as machine:
+    with open_tree(name) if name in documented() else nullcontext(Machine()) as machine:
         state = state_of(machine)
     for field in READINGS:
         assert (getattr(state, field) is None) == bool(state.unknown.get(field)), field
-
-
-def open_machine():
-    from contextlib import nullcontext
-
-    return nullcontext(Machine())
 
 
 def test_kinds_tell_fields_of_the_state():
@@ -172,8 +167,6 @@ def test_every_combination_of_throttle_bits_has_other_words(make_machine):
     ],
 )
 def test_vcgencmd_that_does_not_tell(make_machine, answers, failed, expected):
-    import re
-
     machine = make_machine(commands=answers, failed_commands=failed)
     said = reason(machine, "throttled", kind="vcgencmd_throttled")
     assert said.startswith("vcgencmd get_throttled: ")
