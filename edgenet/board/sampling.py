@@ -20,8 +20,8 @@ from edgenet.board.state import READINGS, with_power
 from edgenet.board.target import Target
 
 INTERVAL_S = 1.0
-POWER_INTERVAL_S = 0.1
-"""Power follows the load within milliseconds: less than ten readings a second miss too much."""
+POWER_INTERVAL_S = 0.08
+"""From the end of a reading to the next: ten a second, with the time that a reading takes."""
 LONGEST_GAP_NS = 1_000_000_000
 """Between readings of power across which energy may still be drawn as a straight line."""
 NO_ENERGY = "power was not read all the time from start to end"
