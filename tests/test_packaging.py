@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds, and installs without anything heavy."""
 
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,11 @@ def test_a_base_install_starts(wheel, tmp_path):
     for heavy in ("torch", "onnx", "openvino", "opencv", "litert", "tflite"):
         assert heavy not in listed
     assert edgenet("summary", "--all").returncode == 0
+    examined = json.loads(edgenet("doctor", "--json").stdout)
+    assert {check["installed"] for check in examined["runtimes"]} == {False}
+    assert examined["verdict"]["fit"] == "no"
+    assert "no runtime works yet; the first choice here: pip install" in examined["advice"][0]
+    assert "Cortex-A76" in edgenet("doctor", "--tree", "pi_5").stdout
     refused = edgenet("convert", "-o", "bundle")
     assert refused.returncode == 1
     assert "pip install 'edgenet[convert]'" in refused.stderr

@@ -21,6 +21,7 @@ from edgenet.board.target import (
 MODEL_FILES = ("/proc/device-tree/model", "/sys/class/dmi/id/product_name")
 COMPATIBLE = "/proc/device-tree/compatible"
 CPUINFO = "/proc/cpuinfo"
+OS_RELEASE = "/etc/os-release"
 EMULATED = ("linux,dummy-virt", "qemu")
 """In the device tree's `compatible` of a board that QEMU makes up, whatever its model says."""
 ALIKE = 0.9
@@ -62,12 +63,18 @@ class Board:
     """What the device tree or the firmware calls it; None where neither says."""
     architecture: str | None
     """As `uname -m` says."""
+    systems: tuple[str, ...]
+    """The operating system's own name, and the first line of what the target is recognised by."""
+    cpus: tuple[int, ...]
+    """Numbers of the cores that are switched on."""
     processors: tuple[str, ...]
-    """The kind of each core, in order."""
+    """The kind of each of them."""
     features: frozenset[str]
     """Instruction set extensions that every core has, as /proc/cpuinfo names them."""
     fastest_cpus: tuple[int, ...]
     """Numbers of the cores that no other core outdoes; all of them where they are alike."""
+    first_threads: tuple[int, ...]
+    """One number for each physical core; all of them where cores have one thread."""
     emulated: bool
     """Whether the device tree is that of an emulator: no time measured there means anything."""
     virtual: bool
@@ -96,8 +103,9 @@ class Board:
     @property
     def advised_cpus(self) -> tuple[int, ...]:
         """Return the numbers of the cores that the target advises to run on."""
-        every = tuple(range(len(self.processors)))
-        return self.fastest_cpus if self.target.threads.cores == "fastest" else every
+        if self.target.threads.cores == "all":
+            return self.cpus
+        return tuple(cpu for cpu in self.fastest_cpus if cpu in self.first_threads)
 
 
 def detect(machine: Machine, target: Target | None = None) -> Board:
@@ -108,13 +116,18 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
     model = _first_line(machine, MODEL_FILES)
     architecture = _architecture(machine)
     cores = _cores(_read(machine, CPUINFO) or "")
+    cpus = tuple(int(core["processor"]) for core in cores)
+    known = target or _recognise(machine, model, architecture)
     return Board(
-        target=target or _recognise(machine, model, architecture),
+        target=known,
         model=model,
         architecture=architecture,
+        systems=_systems(machine, known.recognised),
+        cpus=cpus,
         processors=tuple(_processor(core) for core in cores),
         features=_common_features(cores),
-        fastest_cpus=_fastest_cpus(machine, len(cores)),
+        fastest_cpus=_fastest_cpus(machine, cpus),
+        first_threads=_first_threads(cores),
         emulated=any(mark in (_read(machine, COMPATIBLE) or "") for mark in EMULATED),
         virtual=any("hypervisor" in _features(core) for core in cores),
     )
@@ -139,6 +152,12 @@ def _evidence(
     return 1 if sign == Recognition() else 0
 
 
+def _systems(machine: Machine, sign: Recognition) -> tuple[str, ...]:
+    names = re.findall(r'(?m)^PRETTY_NAME="?([^"\n]+)', _read(machine, OS_RELEASE) or "")
+    marks = (text.splitlines()[0] for path in sign.files if (text := _read(machine, path)))
+    return (*names, *(mark.strip("# ") for mark in marks))
+
+
 def _cores(cpuinfo: str) -> list[dict[str, str]]:
     """Return the fields of each core, without what follows the cores about the board."""
     blocks = [
@@ -148,7 +167,7 @@ def _cores(cpuinfo: str) -> list[dict[str, str]]:
         }
         for block in re.split(r"\n\s*\n", cpuinfo)
     ]
-    return [block for block in blocks if "processor" in block]
+    return [block for block in blocks if block.get("processor", "").isdecimal()]
 
 
 def _processor(core: dict[str, str]) -> str:
@@ -168,18 +187,27 @@ def _common_features(cores: list[dict[str, str]]) -> frozenset[str]:
     return frozenset.intersection(*(_features(core) for core in cores))
 
 
-def _fastest_cpus(machine: Machine, count: int) -> tuple[int, ...]:
+def _first_threads(cores: list[dict[str, str]]) -> tuple[int, ...]:
+    """Return the first of the threads that share a core; x86 alone numbers its cores."""
+    firsts: dict[tuple[str, ...], int] = {}
+    for core in cores:
+        same = (core.get("physical id", ""), core["core id"]) if "core id" in core else None
+        firsts.setdefault(same or (core["processor"],), int(core["processor"]))
+    return tuple(firsts.values())
+
+
+def _fastest_cpus(machine: Machine, cpus: tuple[int, ...]) -> tuple[int, ...]:
     """Return the cores with the highest capacity, or clock where the kernel gives no capacity."""
     for file in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         speeds = {
             cpu: speed
-            for cpu in range(count)
+            for cpu in cpus
             if (speed := _whole(machine, f"/sys/devices/system/cpu/cpu{cpu}/{file}"))
         }
-        if len(speeds) == count and speeds:
+        if speeds and len(speeds) == len(cpus):
             limit = ALIKE * max(speeds.values())
             return tuple(cpu for cpu, speed in speeds.items() if speed >= limit)
-    return tuple(range(count))
+    return cpus
 
 
 def _whole(machine: Machine, path: str) -> int | None:

@@ -20,7 +20,7 @@ from edgenet.board.target import Target
 
 ENVIRONMENT = (PYTHON, "-m", "edgenet.board.python_environment")
 PROBE = (PYTHON, "-m", "edgenet.measure.probe")
-PROBE_TIMEOUT_S = 120.0
+PYTHON_TIMEOUT_S = 120.0
 """OpenVINO compiles for seconds on a board; on an emulated one a first import takes tens."""
 
 BUSY = 0.25
@@ -64,6 +64,9 @@ class PythonEnvironment:
     bits: int
     libc: str
     packages: Mapping[str, str]
+    """Versions by distribution, of those that edgenet uses or that clash."""
+    opencv: bool
+    """Whether there is any, pip's or the system's."""
     disk_free_bytes: int
 
 
@@ -144,7 +147,9 @@ def _check(machine: Machine, runtime: str, install: str) -> RuntimeCheck:
         return RuntimeCheck(name=runtime, install=install, **{**nothing, **found})
 
     try:
-        found = json.loads(machine.run(*PROBE, runtime, timeout_s=PROBE_TIMEOUT_S))
+        found = _answer(machine, *PROBE, runtime)
+        works = found["failure"] is None if found["installed"] else None
+        return result(**found, works=works)
     except Unreadable as fault:
         crashed = any(name in fault.reason for name in CRASHES)
         return result(
@@ -152,19 +157,35 @@ def _check(machine: Machine, runtime: str, install: str) -> RuntimeCheck:
             works=False if crashed else None,
             failure=fault.reason,
         )
-    works = found["failure"] is None if found["installed"] else None
-    return result(**found, works=works)
+    except (TypeError, KeyError):
+        return result(failure=STRANGE)
 
 
 CRASHES = tuple(it.name for it in (signal.SIGILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS))
+INSTALL_32_BIT = "pip install 'edgenet[tflite-runtime]'"
+STRANGE = "was told by another version of edgenet"
 
 
 def _environment(machine: Machine, unknown: dict[str, str]) -> PythonEnvironment | None:
     try:
-        return PythonEnvironment(**json.loads(machine.run(*ENVIRONMENT)))
+        return PythonEnvironment(**_answer(machine, *ENVIRONMENT))
     except Unreadable as fault:
         unknown["python"] = str(fault)
-        return None
+    except TypeError:
+        unknown["python"] = STRANGE
+    return None
+
+
+def _answer(machine: Machine, *argv: str) -> dict[str, Any]:
+    """Return the JSON object in the last line of a command: packages may chatter before it."""
+    lines = machine.run(*argv, timeout_s=PYTHON_TIMEOUT_S).splitlines() or [""]
+    try:
+        found = json.loads(lines[-1])
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Unreadable(" ".join(argv), f"says {lines[-1]!r}, which is no JSON object")
+    return found
 
 
 def _memory(machine: Machine, unknown: dict[str, str]) -> Memory | None:
@@ -239,13 +260,15 @@ def _advice(
         return ()
     advice = list(clashes)
     broken = [check for check in runtimes if check.works is False]
-    advice += [f"{check.name} does not work: {check.install}" for check in broken]
+    advice += [f"{check.name} is installed and does not work: {check.failure}" for check in broken]
     missing = [check for check in runtimes if check.installed is False]
-    if not any(check.works for check in runtimes) and missing:
+    if python.bits == 32:
+        advice.append(f"the one runtime for a 32-bit Python: {INSTALL_32_BIT}")
+    elif not any(check.works for check in runtimes) and missing:
         advice.append(f"no runtime works yet; the first choice here: {missing[0].install}")
     elif missing:
         advice.append(f"another runtime to compare with: {missing[0].install}")
-    if not any(name.startswith("opencv-") for name in python.packages):
+    if not python.opencv:
         advice.append("pictures need OpenCV: pip install 'edgenet[board]'")
     return tuple(advice)
 
@@ -318,6 +341,6 @@ def _against_software(
         found.append((Fit.WITH_CARE, f"{python.disk_free_bytes / 1e6:.0f} MB of disk left"))
     if python is not None and python.bits == 32:
         found.append(
-            (Fit.WITH_CARE, "a 32-bit Python: only tflite-runtime exists for it, and runs slower")
+            (Fit.WITH_CARE, "a 32-bit Python: of all runtimes only tflite-runtime exists for it")
         )
     return found

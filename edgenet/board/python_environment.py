@@ -11,6 +11,7 @@ import platform
 import shutil
 import struct
 from importlib.metadata import distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = (
@@ -33,6 +34,7 @@ def describe() -> dict[str, object]:
         "bits": struct.calcsize("P") * 8,
         "libc": " ".join(platform.libc_ver()),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
+        "opencv": find_spec("cv2") is not None,  # apt's has no distribution to be found by
         "disk_free_bytes": shutil.disk_usage(Path.cwd()).free,
     }
 

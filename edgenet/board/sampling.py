@@ -9,19 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 from types import TracebackType
 
 from edgenet.board.machine import Machine
 from edgenet.board.sensors import Sensors, State, power_sensors
-from edgenet.board.state import READINGS
+from edgenet.board.state import READINGS, with_power
 from edgenet.board.target import Target
 
 INTERVAL_S = 1.0
-POWER_INTERVAL_S = 0.1
-"""Power follows the load within milliseconds: less than ten readings a second miss too much."""
+POWER_INTERVAL_S = 0.08
+"""From the end of a reading to the next: ten a second, with the time that a reading takes."""
 LONGEST_GAP_NS = 1_000_000_000
 """Between readings of power across which energy may still be drawn as a straight line."""
 NO_ENERGY = "power was not read all the time from start to end"
@@ -79,9 +79,10 @@ class Sampler:
         self._faults: list[str] = []
         self._schedule = [_Entry(read=read, interval_s=interval_s, samples=self._samples)]
         if read_power is not None:
-            self._schedule.append(
-                _Entry(read=read_power, interval_s=power_interval_s, samples=self._power_samples)
+            power = _Entry(
+                read=read_power, interval_s=power_interval_s, samples=self._power_samples
             )
+            self._schedule = [power, replace(self._schedule[0], read=self._with_power(read))]
         self._ready, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgenet sampler", daemon=True)
 
@@ -112,13 +113,13 @@ class Sampler:
     @property
     def problems(self) -> tuple[str, ...]:
         """Return in words which values went missing half-way, and what failed beside that."""
-        lost = [*_lost(self._samples), *_lost(self._power_samples)]
-        return tuple(dict.fromkeys([*lost, *self._faults]))
+        return tuple(dict.fromkeys([*_lost(self._samples), *self._faults]))
 
     def _run(self) -> None:
-        self._read_all()
-        # Energy counters tell power from their second reading on.
-        self._stop.wait(self._schedule[-1].interval_s)
+        first = self._schedule[0]
+        if len(self._schedule) > 1:  # energy counters tell power from their second reading on
+            self._read(first)
+            self._stop.wait(first.interval_s)
         self._read_all()
         self._ready.set()
         due = [time.monotonic() + entry.interval_s for entry in self._schedule]
@@ -129,6 +130,17 @@ class Sampler:
                     # From now, not from when it was due: a slow sensor must not be chased.
                     due[index] = time.monotonic() + entry.interval_s
         self._read_all()  # so that the readings reach beyond whatever ended just now
+
+    def _with_power(self, read: Callable[[], State]) -> Callable[[], State]:
+        """Return a reader whose states have the power that was read last."""
+
+        def both() -> State:
+            state = read()
+            return (
+                with_power(state, self._power_samples[-1].state) if self._power_samples else state
+            )
+
+        return both
 
     def _read_all(self) -> None:
         for entry in self._schedule:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from edgenet.board import command_sensors, sysfs_sensors
 from edgenet.board.machine import Machine, Unreadable
+from edgenet.board.state import POWER, combine
 from edgenet.board.state import State as State
-from edgenet.board.state import combine
 from edgenet.board.target import Sensor, Target
 
 ABSENT = "this target names no sensor for it"
@@ -40,7 +40,6 @@ def _one_look(read: Reader) -> Callable[[Clock], Reader]:
 
 TEMPERATURE = ("soc_temperature_c",)
 THROTTLING = ("throttled", "throttled_since_boot")
-POWER = ("power_w", "power_source")
 CLOCKS = ("cpu_clock_mhz", "cpu_max_clock_mhz", "governor")
 
 KINDS: Mapping[str, Kind] = {

@@ -6,7 +6,7 @@ Every value may be unknown: then it is None and `unknown` has the reason under i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -50,6 +50,7 @@ READINGS = tuple(
     if entry.name not in ("temperatures_c", "throttle_reasons", "unknown")
 )
 """The fields that are None when unknown."""
+POWER = ("power_w", "power_source")
 
 
 def combine(parts: Sequence[State], absent: str) -> State:
@@ -73,6 +74,18 @@ def combine(parts: Sequence[State], absent: str) -> State:
         unknown={
             name: _reasons(parts, name) or absent for name, value in values.items() if value is None
         },
+    )
+
+
+def with_power(state: State, power: State) -> State:
+    """Return a state with the power of another, its reasons included."""
+    others = {name: why for name, why in state.unknown.items() if name not in POWER}
+    reasons = {name: why for name, why in power.unknown.items() if name in POWER}
+    return replace(
+        state,
+        power_w=power.power_w,
+        power_source=power.power_source,
+        unknown={**others, **reasons},
     )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from edgenet.board.machine import FileRefused, Machine, Missing, Unreadable
 from edgenet.board.state import State
@@ -33,12 +34,19 @@ def load(machine: Machine, _: Sensor) -> State:
 
 def cpufreq(machine: Machine, _: Sensor) -> State:
     """Return clocks and governors; a virtual machine has none."""
-    governors = _each(machine, f"{CPUS}/cpufreq/scaling_governor")
-    return State(
-        cpu_clock_mhz=_clocks_mhz(machine, "scaling_cur_freq"),
-        cpu_max_clock_mhz=_clocks_mhz(machine, "scaling_max_freq"),
-        governor=", ".join(sorted(set(governors))),
-    )
+    asked: Mapping[str, Callable[[], object]] = {
+        "cpu_clock_mhz": lambda: _clocks_mhz(machine, "scaling_cur_freq"),
+        "cpu_max_clock_mhz": lambda: _clocks_mhz(machine, "scaling_max_freq"),
+        "governor": lambda: ", ".join(sorted(set(_each(machine, "scaling_governor")))),
+    }
+    told: dict[str, Any] = {}
+    unknown = {}
+    for name, ask in asked.items():  # some drivers have a governor and no clock
+        try:
+            told[name] = ask()
+        except Unreadable as fault:
+            unknown[name] = str(fault)
+    return State(**told, unknown=unknown)
 
 
 def thermal_zones(machine: Machine, sensor: Sensor) -> State:
@@ -201,8 +209,7 @@ def _temperatures(
 
 
 def _clocks_mhz(machine: Machine, name: str) -> tuple[float, ...]:
-    paths = _found(machine, f"{CPUS}/cpufreq/{name}")
-    return tuple(_number(path, machine.read(path)) / 1000 for path in paths)
+    return tuple(_number(name, kilohertz) / 1000 for kilohertz in _each(machine, name))
 
 
 def _ina3221_hwmon(machine: Machine) -> dict[str, float]:
@@ -259,8 +266,9 @@ def _found(machine: Machine, pattern: str) -> tuple[str, ...]:
     return paths
 
 
-def _each(machine: Machine, pattern: str) -> tuple[str, ...]:
-    return tuple(machine.read(path) for path in _found(machine, pattern))
+def _each(machine: Machine, name: str) -> tuple[str, ...]:
+    """Return what a file of this name says for each core."""
+    return tuple(machine.read(path) for path in _found(machine, f"{CPUS}/cpufreq/{name}"))
 
 
 def _first_number(machine: Machine, patterns: Sequence[str]) -> tuple[float | None, str]:

@@ -78,7 +78,8 @@ class ThreadAdvice:
     """Which cores to use."""
 
     cores: str
-    """`fastest` where slow cores beside fast ones would hold them up, else `all`."""
+    """`fastest`: of those that no other outdoes, one thread a core; slow ones hold up the others.
+    `all` where they are alike."""
     advice: str
 
 

@@ -203,11 +203,11 @@ def _description(folder: Path, *, shown: Path | None = None) -> Description:
         _validator()(content)
     except FileNotFoundError:
         raise BadTree(f"{path}: has no {DESCRIPTION}, so it is no tree") from None
-    except (ValueError, RecursionError) as error:
-        raise BadTree(f"{path}: {DESCRIPTION} is not JSON ({error})") from None
     except fastjsonschema.JsonSchemaValueException as error:
         message = error.message.replace("data", DESCRIPTION, 1)
         raise BadTree(f"{path}: {message}; record it again or use a newer edgenet") from None
+    except (ValueError, RecursionError) as error:
+        raise BadTree(f"{path}: {DESCRIPTION} is not JSON ({error})") from None
     return Description(**{**content, "sources": tuple(content["sources"])})
 
 

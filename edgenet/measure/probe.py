@@ -84,9 +84,11 @@ def main(runtime: str) -> None:
         result = probe(runtime)
     except Exception as error:  # noqa: BLE001  packages that are broken raise anything
         result = _result(failure=f"{type(error).__name__}: {error}")
-    home = f"{Path.home()}/"
     text = json.dumps(result)
-    print(text if home == "//" else text.replace(home, "~/"))  # noqa: T201
+    for folder, name in ((sys.prefix, "<python>"), (str(Path.home()), "~")):
+        if folder not in ("/", "/usr"):
+            text = text.replace(f"{folder}/", f"{name}/")
+    print(text)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def doctor_text(found: Examination, *, source: str) -> str:
     lines = [
         f"{board.name}: {source}",
         f"target      {board.target.name}{verified}",
+        f"system      {'; '.join(board.systems) or 'unknown'}",
         f"processor   {_processors(board)}",
         f"int8        {found.int8_meaning}",
         f"cores       {_cores(board)}",
@@ -68,6 +69,8 @@ def board_document(board: Board) -> dict[str, Any]:
         "target_verified_on_hardware": board.target.verified_on_hardware,
         **_or_reason("model", board.model, nothing),
         **_or_reason("architecture", board.architecture, nothing),
+        "systems": list(board.systems),
+        "cpus": list(board.cpus),
         "processors": list(board.processors),
         "features": sorted(board.features),
         "fastest_cpus": list(board.fastest_cpus),

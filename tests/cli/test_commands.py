@@ -25,7 +25,9 @@ def test_commands():
         "evaluate",
         "diagnose",
         "verify",
+        "profile",
         "compare",
+        "doctor",
     ]
 
 
