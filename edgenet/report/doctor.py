@@ -66,6 +66,7 @@ def board_document(board: Board) -> dict[str, Any]:
     facts = board.facts
     return {
         "target": board.target.name,
+        "name": board.name,
         "target_verified_on_hardware": board.target.verified_on_hardware,
         **_or_reason("model", board.model, nothing),
         **_or_reason("architecture", board.architecture, nothing),

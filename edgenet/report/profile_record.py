@@ -9,13 +9,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgenet.board.detect import Board
-from edgenet.board.state import State
 from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
 from edgenet.measure.profile import NULL, InferenceEnergy, Layers, Measured, Profile
 from edgenet.measure.roofline import Bound, Peaks
 from edgenet.measure.statistics import summarise
 from edgenet.measure.timing import Paced
+from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
     SCHEMA_VERSION,
     answer_fields,
@@ -52,12 +52,7 @@ def profile_document(
         "kind": "profile",
         "preprocessing_sha256": bundle.preprocessing.sha256(),
         "machine": platform.machine(),
-        "board": {
-            "target": board.target.name,
-            "model": board.name,
-            "emulated": board.emulated,
-            "virtual": board.virtual,
-        },
+        "board": board_document(board),
         "complete": profile.complete,
         "shown": profile.pictures,
         **({"data": data_fields(evaluation)} if evaluation else {}),
@@ -108,9 +103,9 @@ def _record(
         },
         **_answers(bundle, measured, answers, evaluation),
         "state": {
-            "before": _state(measured.before),
-            "during": [_state(state) for state in measured.during],
-            "after": _state(measured.after),
+            "before": state_document(measured.before),
+            "during": [state_document(state) for state in measured.during],
+            "after": state_document(measured.after),
             "problems": list(measured.sensor_problems),
         },
         **_throttled(measured),
@@ -179,12 +174,6 @@ def _soak(soak: Sequence[Paced]) -> dict[str, Any]:
             "p95_ratio": last.p95 / first.p95 if last.p95 and first.p95 else None,
         }
     }
-
-
-def _state(state: State) -> dict[str, Any]:
-    fields = asdict(state)
-    reasons = fields.pop("unknown")
-    return {**fields, **{f"{name}_reason": reason for name, reason in reasons.items()}}
 
 
 def _throttled(measured: Measured) -> dict[str, Any]:

@@ -47,10 +47,16 @@ def read_document(path: Path) -> Document:
         created=data["created"],
         bundle_sha256=data["bundle_sha256"],
         machine=data.get("machine"),
-        board=(data.get("board") or {}).get("model"),
+        board=_board_name(data.get("board") or {}),
         preprocessing_sha256=data.get("preprocessing_sha256"),
         records=records,
     )
+
+
+def _board_name(board: Mapping[str, Any]) -> str | None:
+    """Return what a board is called; a PC tells no model, and is called by its processor."""
+    name: str | None = board.get("name") or board.get("model")
+    return name
 
 
 def _json(path: Path) -> dict[str, Any]:
