@@ -46,7 +46,6 @@ class Launch:
 
     def __init__(self, runtime: str, path: Path, *, threads: int, images: Path) -> None:
         """Start the process; `images` is a .npy file of (n, H, W, 3) uint8 RGB, shown in turn."""
-        self._name = f"{path} in {runtime}"
         self._request: dict[str, Any] = {
             "runtime": runtime,
             "path": str(path),
@@ -86,6 +85,14 @@ class Launch:
         answer = self._ask("open", **self._request)
         return Opened(**{**answer, "affinity": tuple(answer["affinity"])})
 
+    def exchange(self, path: Path, images: Path) -> Opened:
+        """Load another artefact, with its own images, in place of the one before.
+
+        Raises what `open` raises.
+        """
+        self._request |= {"path": str(path), "images": str(images)}
+        return self.open()
+
     def warm_up(self, rules: Rules) -> tuple[WarmUp, int | None]:
         """Warm up; return how, and the peak of resident memory in bytes."""
         answer = self._ask("warm_up", rules=asdict(rules))
@@ -113,6 +120,7 @@ class Launch:
         answer = self._ask("operators", **self._request, runs=runs)
         return OperatorTimes(
             by=answer["by"],
+            resolution_ns=answer["resolution_ns"],
             times=tuple(
                 OperatorTime(
                     operator=OperatorReport(**entry["operator"]), duration_ns=entry["duration_ns"]
@@ -172,7 +180,8 @@ class Launch:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._errors.seek(0)
         words = self._errors.read().decode(errors="replace")[-LAST_WORDS:].strip()
+        name = f"{self._request['path']} in {self._request['runtime']}"
         return RuntimeRefused(
-            f"{self._name}: its process {how} during {what.replace('_', ' ')}"
+            f"{name}: its process {how} during {what.replace('_', ' ')}"
             + (f" ({words})" if words else "")
         )

@@ -66,7 +66,7 @@ class Child:
 
     def warm_up(self, *, rules: Mapping[str, Any]) -> Answer:
         """Warm up, and tell the peak of memory so far: nothing is allocated after it."""
-        found = timing.warm_up(self._run, timing.Rules(**rules), stopped=self._stopped)
+        found = timing.warm_up(self._run, timing.Rules(**rules))
         return {**asdict(found), "peak_rss_bytes": _status_bytes("VmHWM")}
 
     def back_to_back(self, *, runs: int, seconds: float) -> Answer:
