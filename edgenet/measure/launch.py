@@ -58,6 +58,7 @@ class Launch:
         self.interrupted = False
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "edgenet.measure.launched", str(child_end)],
+            bufsize=0,  # nothing is left to be written when the child has died
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -145,7 +146,6 @@ class Launch:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
-            self._process.stdin.flush()
             line = self._reply()
         except KeyboardInterrupt:
             if not partial:
