@@ -65,9 +65,9 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
     stands while another process has its core. Raises `RuntimeRefused` for tflite-runtime, which
     cannot cut.
     """
+    whole, _ = _interpreter(path, threads)  # it checks the file, which the schema does not
     cut = _cutter(path)
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    whole, _ = _interpreter(path, threads)
     times = []
     shorter: LiteRtSession | None = None
     for index, report in _reports(whole).items():
