@@ -83,7 +83,11 @@ class Child:
             seconds=seconds,
             stopped=self._stopped,
         )
-        return {"samples_ns": list(found.samples_ns), "missed": found.missed}
+        return {
+            "samples_ns": list(found.samples_ns),
+            "missed": found.missed,
+            "reachable_per_second": found.reachable_per_second,
+        }
 
     def operators(self, *, runtime: str, path: str, threads: int, images: str, runs: int) -> Answer:
         """Time every operator of the artefact, on the images in turn."""

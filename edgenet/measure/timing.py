@@ -65,22 +65,13 @@ class Paced:
     """The rate that was asked for."""
     missed: int
     """Frames that came and went while the one before was in work."""
+    reachable_per_second: float | None
+    """The highest rate that would not have saturated; None without runs."""
 
     @property
     def saturated(self) -> bool:
         """Tell whether the model cannot keep up with the rate."""
         return _saturated(self.missed, len(self.samples_ns))
-
-    @property
-    def reachable_per_second(self) -> float:
-        """Return the highest rate at which these runs would not have been called saturated."""
-        taken_s = np.asarray(self.samples_ns) / 1e9
-        low, high = 0.0, 1.0 / float(taken_s.min())
-        for _ in range(50):
-            rate = (low + high) / 2
-            missed = np.floor(taken_s * rate).sum()
-            low, high = (low, rate) if _saturated(missed, len(taken_s)) else (rate, high)
-        return low
 
 
 def _saturated(missed: float, met: int) -> bool:
@@ -159,7 +150,7 @@ def paced(
     that come meanwhile and goes on with the next: nothing queues, so no latency grows.
     """
     interval = round(1e9 / frames_per_second)
-    samples = array("q")
+    samples, spans = array("q"), array("q")
     missed = 0
     due = now()
     until = due + int(seconds * 1e9)
@@ -171,9 +162,26 @@ def paced(
         run()
         ended = now()
         samples.append(ended - began)
-        late = max(0, ended - due) // interval
+        spans.append(ended - due)
+        late = spans[-1] // interval
         missed += late
         due += (late + 1) * interval
         if due >= until and len(samples) >= runs:
             break
-    return Paced(samples_ns=samples, frames_per_second=frames_per_second, missed=missed)
+    return Paced(
+        samples_ns=samples,
+        frames_per_second=frames_per_second,
+        missed=missed,
+        reachable_per_second=_reachable_per_second(spans) if spans else None,
+    )
+
+
+def _reachable_per_second(spans_ns: Sequence[int]) -> float:
+    """Return the highest rate at which spans from a tick to the end of its run miss few enough."""
+    spans_s = np.asarray(spans_ns) / 1e9
+    low, high = 0.0, 1.0 / float(spans_s.min())
+    for _ in range(50):
+        rate = (low + high) / 2
+        missed = np.floor(spans_s * rate).sum()
+        low, high = (low, rate) if _saturated(missed, len(spans_s)) else (rate, high)
+    return low

@@ -64,8 +64,8 @@ def _table(profile: Profile, answers: Mapping[Artifact, ArtifactResult]) -> str:
                 str(found.threads),
                 *_back_to_back(found),
                 *_paced(found),
-                f"{found.opened.first_inference_ns / 1e6:.3g}",
-                f"{found.opened.load_ns / 1e6:.3g}",
+                _ms(found.opened.first_inference_ns / 1e6),
+                _ms(found.opened.load_ns / 1e6),
                 "-" if found.memory.peak_bytes is None else size(found.memory.peak_bytes),
                 *_answers(answers.get(found.artifact)),
             )
@@ -126,7 +126,9 @@ def _paced(found: Measured) -> tuple[str, str]:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
 
 
 def _answers(result: ArtifactResult | None) -> tuple[str, str]:

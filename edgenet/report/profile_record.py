@@ -162,7 +162,8 @@ def _paced(paced: Paced) -> dict[str, Any]:
         "fps": paced.frames_per_second,
         "missed": paced.missed,
         "saturated": paced.saturated,
-        "reachable_fps": paced.reachable_per_second if paced.samples_ns else None,
+        "reachable_fps": paced.reachable_per_second,
+        **({} if paced.samples_ns else {"reachable_fps_reason": INTERRUPTED}),
     }
 
 

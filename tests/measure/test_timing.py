@@ -5,7 +5,7 @@ from itertools import chain, cycle, repeat
 import pytest
 
 from edgenet.measure import timing
-from edgenet.measure.timing import Paced, Rules, back_to_back, paced, warm_up
+from edgenet.measure.timing import Rules, back_to_back, paced, warm_up
 
 MS = 1_000_000
 
@@ -157,11 +157,18 @@ def test_a_rate_that_cannot_be_met_is_told_with_one_that_can():
 
 
 def test_the_reachable_rate_is_not_above_one_that_was_not_met():
-    """Few runs of many are slow, but so slow that most frames are missed."""
-    samples = [2 * MS] * 98 + [3_000 * MS] * 2
-    found = Paced(samples_ns=samples, frames_per_second=30, missed=178)
-    assert found.saturated
-    assert found.reachable_per_second < 30
+    """Few runs of many are slow, but so slow that most frames are missed; or it wakes up late."""
+    slow = cycle([2 * MS] * 98 + [3_000 * MS] * 2)
+    for rate, durations, late_ns in ((30, slow, 0), (1000, repeat(MS // 5), 900_000)):
+        _, found = at_rate(rate, durations, seconds=10, late_ns=late_ns)
+        assert found.saturated
+        assert 0 < found.reachable_per_second < rate
+
+
+def test_a_rate_without_runs():
+    found = paced(print, frames_per_second=30, runs=1, seconds=1, stopped=lambda: True)
+    assert found.reachable_per_second is None
+    assert not found.saturated
 
 
 def test_runs_at_a_rate_go_on_until_there_are_enough():
