@@ -76,10 +76,8 @@ def test_the_record_has_every_sample_and_every_reason(whole):
         assert record["latency"]["inference_ms"]["n"] == len(record["samples_ns"]["inference"])
         assert record["accuracy"]["n"] == len(record["predictions"]) == 100
         assert record["layers_by"] in ("profiler", "prefix")
-        weighted = sum(
-            record["layer"].startswith(("stem", "conv", "fc")) for record in record["layers"]
-        )
-        assert weighted == 28
+        names = [layer["layer"] for layer in record["layers"]]
+        assert sum(name.startswith(("stem", "conv", "fc")) for name in names) == 28
     assert list(nulls_without_a_reason(document)) == []
 
 
@@ -129,11 +127,9 @@ def test_a_table_of_all_layers(small_bundle, tmp_path, capsys):
     line = ["profile", str(small_bundle.root), "--runtime", "onnxruntime", "--precision", "int8"]
     assert run([*line, *QUICK, "--layers", "all", "-o", str(tmp_path / "record.json")]) == 0
     text = capsys.readouterr().out
-    rows = [
-        row.split()[0] for row in text.splitlines() if row[:4] in ("stem", "conv", "pool", "fc  ")
-    ]
-    assert rows == [layer.name for layer in small_bundle.layers if layer.name in rows]
-    assert {"stem", "conv_dw_1", "conv_pw_13", "pool", "fc"} <= set(rows)
+    names = [layer.name for layer in small_bundle.layers]
+    rows = [row.split()[0] for row in text.splitlines() if row.split(" ")[0] in names]
+    assert rows == names
     assert "(between layers)" in text
 
 
@@ -177,7 +173,7 @@ CASES = [
     (["--runtime", "openvino", "--precision", "int4"], 2, "unknown precision 'int4'"),
     (["--data", "nowhere"], 2, "no data at 'nowhere'"),
     (["--target", "nowhere.toml"], 2, "nowhere.toml"),
-    (["-o", "/proc/record.json"], None, "/proc"),
+    (["-o", "/tmp"], 2, "/tmp: is a folder"),
 ]
 
 
@@ -187,7 +183,7 @@ def test_a_wrong_command_line_is_one_line_before_anything_runs(
 ):
     found = run(["profile", str(small_bundle.root), *options])
     out, err = capsys.readouterr()
-    assert found == code if code is not None else found in (1, 2)
+    assert found == code
     assert out == ""
     assert len(err.splitlines()) == 1
     assert message in err
@@ -203,12 +199,13 @@ def start(*arguments):
 
 
 def test_ctrl_c_keeps_what_was_measured(small_bundle, tmp_path):
-    """Interrupted while null runs back to back: warming up takes it no more than five seconds."""
+    """Interrupted while it runs back to back: warming up takes no more than five seconds."""
     record = tmp_path / "record.json"
     child = start(
-        *(small_bundle.root, "--runtime", "null", "--quick", "--duration", "120", "-o", record)
+        *(small_bundle.root, "--runtime", "litert", "--precision", "float32", "-o", record),
+        *("--layers", "off", "--quick", "--duration", "120"),
     )
-    threading.Timer(9, child.send_signal, [signal.SIGINT]).start()
+    threading.Timer(12, child.send_signal, [signal.SIGINT]).start()
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert "edgenet: interrupted" in err

@@ -91,3 +91,22 @@ def labels_of(document, artifact):
         record for record in document["records"] if record["artifact"]["sha256"] == artifact.sha256
     )
     return [prediction["top5"][0] for prediction in record["predictions"]]
+
+
+def test_it_is_profiled_without_layers(small_bundle, tmp_path):
+    """The whole command under numpy 1 and without OpenVINO, ONNX Runtime, torch, onnx."""
+    record = tmp_path / "record.json"
+    line = ["profile", small_bundle.root, "--precision", "int8", "--quick", "--duration", "0.3"]
+    done = subprocess.run(
+        [PYTHON, "-m", "edgenet", *line, "-o", record],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no layers (tflite-runtime has no profiler" in done.stdout
+    (found,) = json.loads(record.read_text())["records"]
+    assert found["runtime_version"].startswith("tflite-runtime")
+    assert found["latency"]["inference_ms"]["p50"] > 0
+    assert found["layers"] is None
