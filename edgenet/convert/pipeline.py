@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,7 +53,16 @@ from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, 
 from edgenet.graph import Float32Array
 from edgenet.quantize import execute
 from edgenet.quantize.document import document
-from edgenet.quantize.form import Form, Jury, Limit, calibrate, hold_limits, jury, make_form
+from edgenet.quantize.form import (
+    Calibrated,
+    Form,
+    Jury,
+    Limit,
+    calibrate,
+    hold_limits,
+    jury,
+    make_form,
+)
 from edgenet.quantize.recipe import Recipe
 
 FLOAT32_TOLERANCE = 1e-4
@@ -238,14 +248,7 @@ def _quantize(
         images.held_out or images.inputs,
     )
     limits = _limits(source, images, int8, judges, progress)
-    common = hold_limits(calibrated, limits, full_integer=int8.full_integer, progress=progress)
-    forms = {}
-    if any(target.precision is Precision.INT8 and not target.variant for target in targets):
-        forms["int8"] = common
-    if any(target.variant for target in targets):
-        forms[f"int8-{TENSORRT}"] = make_form(
-            calibrated, common.float_layers, symmetric=True, progress=progress
-        )
+    forms = _make_forms(calibrated, limits, targets, int8, progress)
     done = progress.step("judge INT8", total=len(forms))
     quantizations = tuple(
         _judged(name, form, judges, int8.recipe, done) for name, form in forms.items()
@@ -253,6 +256,40 @@ def _quantize(
     text = json.dumps(document(forms, calibrated, hygiene), indent=1) + "\n"
     (folder / QUANTIZATION).write_text(text, "utf-8")
     return forms, quantizations
+
+
+def _make_forms(
+    calibrated: Calibrated,
+    limits: Sequence[Limit],
+    targets: Sequence[Target],
+    int8: Int8Options,
+    progress: Progress,
+) -> dict[str, Form]:
+    """Return the forms that the targets need, by name.
+
+    TensorRT's keeps the limits where it is made alone. Beside the form for all runtimes it keeps
+    the same layers in float, and a limit that it misses is told.
+    """
+    hold = partial(
+        hold_limits, calibrated, limits, full_integer=int8.full_integer, progress=progress
+    )
+    wanted = [target for target in targets if target.precision is Precision.INT8]
+    if all(target.variant for target in wanted):
+        return {f"int8-{TENSORRT}": hold(symmetric=True)}
+    forms = {"int8": hold()}
+    if any(target.variant for target in wanted):
+        layers = forms["int8"].float_layers
+        second = make_form(calibrated, layers, symmetric=True, progress=progress)
+        forms[f"int8-{TENSORRT}"] = second
+        for limit in limits:
+            reached = limit.measure(second.quantized)
+            if reached < limit.allowed:
+                progress.warn(
+                    f"TensorRT's second INT8 model misses {limit.name} {abs(limit.allowed):g} by "
+                    f"{limit.allowed - reached:.2f} {limit.unit}; --runtime {TENSORRT} alone holds "
+                    "it to the limit"
+                )
+    return forms
 
 
 def _limits(
