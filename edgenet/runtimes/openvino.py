@@ -41,15 +41,16 @@ PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "b
 def load(path: Path, *, threads: int) -> OpenVinoSession:
     """Return a session on the IR at `path` (.xml, its .bin beside it).
 
-    Where the processor's 8-bit kernels saturate, a quantised model is computed in float32, and the
-    session's `device` says so; `RuntimeRefused` if this OpenVINO cannot.
+    Where the processor's 8-bit kernels saturate, or there are none for some layer, a quantised
+    model is computed in float32, and the session's `device` says so; `RuntimeRefused` if this
+    OpenVINO cannot.
     """
     try:
         import openvino
     except ImportError as error:
         raise MissingExtra("openvino", "openvino") from error
     compiled, in_float = _compile(path, threads)
-    return OpenVinoSession(compiled, openvino.__version__, in_float=in_float)
+    return OpenVinoSession(compiled, openvino.__version__, in_float)
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
@@ -74,14 +75,14 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
 class OpenVinoSession:
     """A model in OpenVINO."""
 
-    def __init__(self, compiled: Any, version: str, *, in_float: bool) -> None:
+    def __init__(self, compiled: Any, version: str, in_float: str | None) -> None:
         self._request = compiled.create_infer_request()
         self._shape = tuple(compiled.input(0).shape)
         self._outputs = tuple(output.get_any_name() for output in compiled.outputs)
         self.version = f"openvino {version.partition('-')[0]}"
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        int8 = "; int8 in f32, as this processor's 8-bit kernels saturate" if in_float else ""
+        int8 = f"; int8 in f32, as {in_float}" if in_float else ""
         self.device = f"{devices} (floats in {precision}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
@@ -95,25 +96,33 @@ class OpenVinoSession:
         self._request = None
 
 
-def _compile(path: Path, threads: int) -> tuple[Any, bool]:
-    """Return the compiled model, and whether its int8 part computes in float32."""
+def _compile(path: Path, threads: int) -> tuple[Any, str | None]:
+    """Return the compiled model, and why its int8 part computes in float32 if it does."""
     import openvino
 
     core = openvino.Core()
     options = {**LATENCY, "INFERENCE_NUM_THREADS": threads}
     try:
         model = core.read_model(str(path))
-        in_float = _is_quantized(model) and not _adds_up()
-        if in_float and not _adds_up(in_float=True):
+        quantized = _is_quantized(model)
+        why = "this processor's 8-bit kernels saturate" if quantized and not _adds_up() else None
+        if why and not _adds_up(in_float=True):
             raise RuntimeRefused(
                 f"{path}: OpenVINO's 8-bit kernels saturate on this processor (no VNNI) and it "
                 "cannot compute int8 in float; use the int8 artefact of onnxruntime or litert, or "
                 "--precision float32"
             )
-        compiled = core.compile_model(model, "CPU", {**options, **(IN_FLOAT if in_float else {})})
+        try:
+            compiled = core.compile_model(model, "CPU", {**options, **(IN_FLOAT if why else {})})
+        except RuntimeError:
+            # OpenVINO 2026.4 on Arm without dot products: "object is not initialized".
+            if why or not quantized:
+                raise
+            why = "OpenVINO has no 8-bit kernels for all of it on this processor"
+            compiled = core.compile_model(model, "CPU", {**options, **IN_FLOAT})
     except RuntimeError as error:
         raise RuntimeRefused(f"{path}: OpenVINO cannot load it ({error})") from error
-    return compiled, in_float
+    return compiled, why
 
 
 def _is_quantized(model: Any) -> bool:
