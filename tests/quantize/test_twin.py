@@ -60,7 +60,7 @@ def sqnr_db(graph, calibrating, judges):
 
 
 def test_the_twin_loses_no_more(shown):
-    """Within half a dB over three twins: a rounding here or there is another, for 1 dB either way."""
+    """Within half a dB over three twins: a rounding here or there differs, for 1 dB or so."""
     graph, calibrating, judges = shown
     original = sqnr_db(graph, calibrating, judges)
     lost = []
