@@ -153,6 +153,15 @@ class Concatenate:
     inputs: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Select:
+    """Some channels of a tensor, in any order: what splits and shuffles channels."""
+
+    name: str
+    input: str
+    channels: tuple[int, ...]
+
+
 Weighted = Convolution | FullyConnected
 Operator = (
     Normalise
@@ -164,8 +173,9 @@ Operator = (
     | Add
     | Multiply
     | Concatenate
+    | Select
 )
-KEEPS_BYTES = (Pool, Flatten, Concatenate)
+KEEPS_BYTES = (Pool, Flatten, Concatenate, Select)
 """Operators whose 8-bit inputs and output share one affine: they pass bytes on or compare them."""
 
 
@@ -224,6 +234,8 @@ def _output_shape(op: Operator, sources: list[tuple[int, ...]]) -> tuple[int, ..
             return (math.prod(source),)
         case Concatenate():
             return (sum(shape[0] for shape in sources), *source[1:])
+        case Select():
+            return (len(op.channels), *source[1:])
         case Normalise() | Activate() | Add() | Multiply():
             return source
 

@@ -47,6 +47,7 @@ from edgenet.graph import (
     Operator,
     Pool,
     QuantizedGraph,
+    Select,
     Weighted,
 )
 
@@ -191,6 +192,8 @@ def _add(file: File, op: Operator) -> None:
             _product(file, op)
         case Concatenate():
             _concatenate(file, op)
+        case Select():
+            _select(file, op)
 
 
 def _image_affine(quantized: QuantizedGraph) -> Affine | None:
@@ -497,6 +500,18 @@ def _concatenate(file: File, op: Concatenate) -> None:
         file.sources(op, arithmetic),
         file.add_output(op.name, arithmetic),
         tfl.ConcatenationOptionsT(axis=len(file.shapes[op.name])),  # the last: channels
+    )
+
+
+def _select(file: File, op: Select) -> None:
+    arithmetic = file.arithmetic(op)
+    axis = len(file.shapes[op.name])  # the last: channels
+    channels = file.add_constant(f"{op.name}/channels", np.array(op.channels, np.int32))
+    file.add_operator(
+        tfl.BuiltinOperator.GATHER,
+        [*file.sources(op, arithmetic), channels],
+        file.add_output(op.name, arithmetic),
+        tfl.GatherOptionsT(axis=axis),
     )
 
 

@@ -81,23 +81,27 @@ class _Lowering:
     def run(self) -> tuple[Operator, ...]:
         """Lower every node, then see that what leaves is one vector."""
         for node in self.network.nodes:
-            shape = self.network.shapes.get(node.output)
-            if shape is None or min(shape, default=1) < 1:
-                raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
-            handler = HANDLERS.get(node.kind)
-            if handler is None:
+            if node.kind not in HANDLERS:
                 raise node.refuse(
                     f"is not an operator that edgenet takes; it takes {TAKEN}: replace it by some "
                     "of these and export again"
                 )
-            handler(self, node)
+        for node in self.network.nodes:
+            self._require_shapes(node)
+            HANDLERS[node.kind](self, node)
         last = self.network.nodes[-1]
         output = self.views[self.network.output_tensor]
         if math.prod(output.shape) != max(output.shape):
             raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
         name = self._vector(last, self.network.output_tensor)
         assert name == next(reversed(self.net.operators))
-        return tuple(self.net.operators.values())
+        return self.net.live(name)
+
+    def _require_shapes(self, node: Node) -> None:
+        for tensor in node.outputs:
+            shape = self.network.shapes.get(tensor)
+            if (shape is None or min(shape, default=1) < 1) and self.readers[tensor]:
+                raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
 
     # What tensors are
 
@@ -147,7 +151,10 @@ class _Lowering:
             same_order = channels_last == view.channels_last or padded[1:] == (1, 1)
             if same_order and view.shape == _seen(padded, channels_last):
                 return replace(view, channels_last=channels_last)
-        raise node.refuse(f"reads {_times(view.shape)}, a reshape of {_times(padded)}")
+        raise node.refuse(
+            f"reads {_times(view.shape)}, a reshape of {_times(padded)}; edgenet takes batch x "
+            "channels x H x W as the layer before made it"
+        )
 
     def _channels_first(self, node: Node, tensor: str) -> _View:
         view = self._map(node, tensor)
@@ -202,16 +209,20 @@ class _Lowering:
         if dilations[0] != dilations[1]:
             raise node.refuse(f"is dilated {_times(dilations)}; edgenet takes one dilation")
         bias = self._constant(node, 2)
+        groups = int(node.attributes.get("group", 1))
+        source = view.operator
+        if groups == 1:
+            source, weight = self.net.without_select(source, weight)
         stride = _pair(node.attributes.get("strides", (1, 1)))
         window = tuple(dilations[0] * (side - 1) + 1 for side in weight.shape[2:])
         op = Convolution(
             name=self.names.of_layer(node),
-            input=view.operator,
+            input=source,
             weight=float32(weight),
             bias=float32(np.zeros(len(weight)) if bias is None else bias),
             stride=stride,
             pad=self._pad(node, view, window, stride),
-            groups=int(node.attributes.get("group", 1)),
+            groups=groups,
             dilation=int(dilations[0]),
             activation=None,
         )
@@ -402,6 +413,8 @@ class _Lowering:
         if moved == sorted(moved):
             self._bind_view(node.output, replace(view, shape=self._shape(node)))
             return
+        if self._shuffle(node, view, order):
+            return
         view = self._map(node, node.inputs[0])
         if order != ((0, 3, 1, 2) if view.channels_last else (0, 2, 3, 1)):
             raise node.refuse(
@@ -410,6 +423,85 @@ class _Lowering:
             )
         turned = replace(view, shape=self._shape(node), channels_last=not view.channels_last)
         self._bind_view(node.output, turned)
+
+    def _shuffle(self, node: Node, view: _View, order: tuple[int, ...]) -> bool:
+        """Take a turn within the channels, seen as groups x channels of each; tell whether."""
+        shape = self.net.shapes[view.operator]
+        at = 3 if view.channels_last else 1
+        groups, size = view.shape[at : at + 2] if len(view.shape) == 5 else (0, 0)
+        merged = (*view.shape[:at], groups * size, *view.shape[at + 2 :])
+        swapped = (0, 2, 1, 3, 4) if at == 1 else (0, 1, 2, 4, 3)
+        if merged != _seen(shape, view.channels_last) or order != swapped:
+            return False
+        channels = np.arange(shape[0]).reshape(groups, size).T.ravel()
+        self._select(node, view, node.output, channels)
+        return True
+
+    # Channels
+
+    def split(self, node: Node) -> None:
+        """Split of the channels."""
+        view, axis = self._channels(node, int(node.attributes.get("axis", 0)))
+        start = 0
+        for tensor in node.outputs:
+            end = start + self.network.shapes[tensor][axis]
+            self._select(node, view, tensor, np.arange(start, end), again=start > 0)
+            start = end
+
+    def slice(self, node: Node) -> None:
+        """Slice of the channels, backwards too."""
+        names = ("starts", "ends", "axes", "steps")
+        given = [
+            node.attributes.get(name, self._constant(node, at)) for at, name in enumerate(names, 1)
+        ]
+        starts, ends = given[:2]
+        axes = range(len(starts)) if given[2] is None else given[2]
+        steps = np.ones(len(starts), int) if given[3] is None else given[3]
+        view, channels_axis = self._channels(node, None)
+        kept = [np.arange(side) for side in view.shape]
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            kept[axis] = kept[axis][int(start) : int(end) : int(step)]
+        for axis, side in enumerate(view.shape):
+            if axis != channels_axis and not np.array_equal(kept[axis], np.arange(side)):
+                raise node.refuse("cuts more than channels; edgenet takes slices of channels")
+        self._select(node, view, node.output, kept[channels_axis])
+
+    def gather(self, node: Node) -> None:
+        """Gather of channels by constant numbers."""
+        numbers = self._constant(node, 1)
+        view, axis = self._channels(node, int(node.attributes.get("axis", 0)))
+        assert numbers is not None
+        self._select(node, view, node.output, numbers.ravel() % view.shape[axis])
+
+    def _channels(self, node: Node, axis: int | None) -> tuple[_View, int]:
+        """Return the map or vector that a node reads and its channels' axis, which `axis` must be.
+
+        None: the node has several.
+        """
+        view = self._canonical(node, node.inputs[0])
+        own = len(view.shape) - 1 if view.channels_last or len(view.shape) != 4 else 1
+        if axis is not None and axis % len(view.shape) != own:
+            raise node.refuse(f"is along axis {axis}; edgenet takes the channels' axis")
+        return view, own
+
+    def _select(
+        self,
+        node: Node,
+        view: _View,
+        tensor: str,
+        channels: npt.NDArray[Any],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Make `tensor` some channels of what `view` sees; `again` if the node made others."""
+        name = self.net.select(
+            view.operator,
+            tuple(channels.tolist()),
+            name=lambda: self.names.of_step(node),
+            again=again,
+        )
+        made = replace(view, operator=name, shape=self.network.shapes[tensor])
+        self._bind_view(tensor, made)
 
     def pad(self, node: Node) -> None:
         """Zeros around height and width, for the layers that follow."""
@@ -616,6 +708,12 @@ class _Lowering:
             view.channels_last != last for view in views
         ):
             raise node.refuse(f"joins along axis {axis}; edgenet takes the channels' axis")
+        whole = self.net.rejoined([view.operator for view in views])
+        if whole is not None:
+            source, scale, shift = whole
+            name = self.net.scale(source, scale, shift, name=lambda: self.names.of_step(node))
+            self._bind(node.output, name, channels_last=last)
+            return
         parts = [self.net.shapes[view.operator] for view in views]
         shape = (sum(part[0] for part in parts), *parts[0][1:])
         op = Concatenate(
@@ -644,6 +742,7 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "DequantizeLinear": _Lowering.quantized,
     "Div": _Lowering.divide,
     "Flatten": _Lowering.reshape,
+    "Gather": _Lowering.gather,
     "Gemm": _Lowering.gemm,
     "GlobalAveragePool": _Lowering.global_average_pool,
     "GlobalMaxPool": _Lowering.global_max_pool,
@@ -662,7 +761,9 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "Relu": _Lowering.relu,
     "Reshape": _Lowering.reshape,
     "Sigmoid": _Lowering.sigmoid,
+    "Slice": _Lowering.slice,
     "Softmax": _Lowering.softmax,
+    "Split": _Lowering.split,
     "Squeeze": _Lowering.reshape,
     "Sub": _Lowering.subtract,
     "Sum": _Lowering.total,

@@ -28,6 +28,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    Select,
     inputs_of,
 )
 from edgenet.preprocess import UInt8Array
@@ -110,6 +111,8 @@ def apply(op: Operator, *inputs: Tensor) -> Tensor:
             return x * inputs[1]
         case Concatenate():
             return torch.cat(inputs, dim=1)
+        case Select():
+            return x[:, list(op.channels)]
 
 
 def _padded(x: Tensor, pad: tuple[int, int, int, int], value: float) -> Tensor:

@@ -22,6 +22,7 @@ from edgenet.graph import (
     Multiply,
     Normalise,
     Pool,
+    Select,
     infer_shapes,
 )
 from edgenet.quantize.execute import apply, execute
@@ -113,6 +114,7 @@ CASES = {
         (X, Y),
         np.concatenate([X, Y], axis=1),
     ),
+    "select": (Select(name="y", input="x", channels=(2, 0)), (X,), X[:, [2, 0]]),
 }
 
 
