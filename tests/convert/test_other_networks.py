@@ -55,19 +55,25 @@ def hard_swish_and_squeeze():
     return bench.Classifier(layers, head)
 
 
-@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze])
-def converted(request, tmp_path_factory):
-    """The bundle of a network with seeded weights, and its answers on eight pictures in torch."""
+def seeded(build):
+    """Return a network in eval mode with random weights and the statistics of pictures."""
     torch.manual_seed(0)
-    model = request.param()
+    model = build()
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.4, 1.6)
         nn.init.normal_(norm.bias, 0, 0.3)
         norm.momentum = 1.0
     with torch.no_grad():
         model.train()(bench.pictures(48, SIZE))
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze])
+def converted(request, tmp_path_factory):
+    """The bundle of a network with seeded weights, and its answers on eight pictures in torch."""
+    model = seeded(request.param)
     folder = tmp_path_factory.mktemp("onnx")
-    bench.export_module(model.eval(), folder / "theirs.onnx", resolution=SIZE)
+    bench.export_module(model, folder / "theirs.onnx", resolution=SIZE)
     mean, std = (",".join(map(str, values)) for values in (bench.MEAN, bench.STD))
     line = f"convert {folder}/theirs.onnx --mean {mean} --std {std} --samples 64 -o {folder}/bundle"
     assert run(line.split()) == 0
@@ -120,3 +126,30 @@ def test_the_manifest_says_where_it_is_from(converted):
     assert bundle.labels[-1] == f"class {CLASSES - 1}"
     form = json.loads((bundle.root / "quantization.json").read_text("utf-8"))["forms"]["int8"]
     assert len(form["layers"]) + len(form["float_layers"]) >= 7
+
+
+class NormalisesItself(nn.Module):
+    """Another network behind the normalisation of its input."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.mean, self.std = (
+            nn.Buffer(torch.tensor(values)[:, None, None]) for values in (bench.MEAN, bench.STD)
+        )
+
+    def forward(self, pixels):
+        return self.network((pixels - self.mean) / self.std)
+
+
+def test_a_network_that_normalises_itself(tmp_path, capsys):
+    """What its file does to the image is the bundle's normalisation, for whoever reads it back."""
+    bench.export_module(
+        NormalisesItself(seeded(residual)), tmp_path / "theirs.onnx", resolution=SIZE
+    )
+    line = ["--mean", "0", "--std", "1", "--samples", "64", "--runtime", "onnxruntime"]
+    assert run(["convert", f"{tmp_path}/theirs.onnx", *line, "-o", f"{tmp_path}/bundle"]) == 0
+    assert "normalised already" not in capsys.readouterr().err
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (bundle.mean, bundle.std) == (bench.MEAN, bench.STD)
+    assert run(["diagnose", f"{tmp_path}/bundle"]) == 0
