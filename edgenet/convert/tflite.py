@@ -49,6 +49,7 @@ from edgenet.graph import (
     QuantizedGraph,
     Select,
     Weighted,
+    same_padding,
 )
 
 FILE_IDENTIFIER = b"TFL3"
@@ -313,16 +314,10 @@ def _padding(file: File, op: Convolution | Pool, window: tuple[int, int]) -> int
     """Return SAME where that pads as `op` does, VALID where nothing or an operator has to."""
     _, height, width = file.shapes[op.input]
     same = (
-        *_same_padding(height, window[0], op.stride[0]),
-        *_same_padding(width, window[1], op.stride[1]),
+        *same_padding(height, window[0], op.stride[0]),
+        *same_padding(width, window[1], op.stride[1]),
     )
     return int(tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID)
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the pixels that Padding.SAME adds before and after an axis."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 def _pad(file: File, op: Convolution | Pool, source: int) -> int:

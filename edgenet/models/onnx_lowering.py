@@ -28,6 +28,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    same_padding,
 )
 from edgenet.models.assembly import NO_PAD, Assembly, Float64Array, clip_activation, float32
 from edgenet.models.onnx_names import Names
@@ -234,11 +235,9 @@ class _Lowering:
         """Return the zeros around the operator that `view` sees: a Pad's and the node's own."""
         mode = node.attributes.get("auto_pad", b"NOTSET").decode()
         if mode in ("SAME_UPPER", "SAME_LOWER"):
-            own: list[int] = []
-            for size, side, step in zip(view.shape[2:], window, stride, strict=True):
-                missing = max((math.ceil(size / step) - 1) * step + side - size, 0)
-                less, more = missing // 2, missing - missing // 2
-                own += [less, more] if mode == "SAME_UPPER" else [more, less]
+            own = _same(view.shape[2:], window, stride)
+            if mode == "SAME_LOWER":
+                own = [own[1], own[0], own[3], own[2]]
         else:
             top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
             own = [0, 0, 0, 0] if mode == "VALID" else [top, bottom, left, right]
@@ -316,16 +315,19 @@ class _Lowering:
         sides = self.net.shapes[view.operator][1:]
         grown, out = _grown(sides, pad), self._shape(node)[2:]
         reach = tuple((o - 1) * s + k for o, s, k in zip(out, stride, kernel, strict=True))
-        if any(r > g for r, g in zip(reach, grown, strict=True)):
-            raise node.refuse("has ceil_mode=1 with windows beyond the edge; edgenet takes 0")
-        if pad == NO_PAD:
-            if kernel == sides:
-                self.global_average_pool(node)
-            else:
-                self._pool(node, view, "average", kernel, stride, pad)
+        # With ceil_mode the last windows reach beyond the edge.
+        rest = [max(0, r - g) for r, g in zip(reach, grown, strict=True)]
+        counts = pad == view.pad or bool(node.attributes.get("count_include_pad", 0))
+        if pad == NO_PAD or not counts:
+            top, bottom, left, right = pad
+            uncounted = (top, bottom + rest[0], left, right + rest[1])
+            self._mean(node, view, kernel, stride, uncounted)
             return
-        if pad != view.pad and not node.attributes.get("count_include_pad", 0):
-            raise node.refuse("has padding and count_include_pad=0; edgenet takes no padding or 1")
+        if any(rest):
+            raise node.refuse(
+                "counts zeros around and has ceil_mode=1 with windows beyond the edge; edgenet "
+                "takes one of both: export with ceil_mode=0"
+            )
         channels = self.net.shapes[view.operator][0]
         op = Convolution(
             name=self.names.of_step(node),
@@ -338,6 +340,26 @@ class _Lowering:
             activation=None,
         )
         self._bind(node.output, self.net.append(op, self._shape(node)[1:]))
+
+    def _mean(
+        self,
+        node: Node,
+        view: _View,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pad: Pad,
+    ) -> None:
+        """Make the node's output the mean of what each window sees; what pads it does not count."""
+        sides = self.net.shapes[view.operator][1:]
+        if kernel == sides and pad == NO_PAD:
+            self.global_average_pool(node)
+            return
+        if view.pad != NO_PAD or pad not in (NO_PAD, tuple(_same(sides, kernel, stride))):
+            raise node.refuse(
+                f"does not count its padding of {list(pad)}; edgenet takes that where the padding "
+                "is SAME's: use auto_pad=SAME_UPPER or count_include_pad=1"
+            )
+        self._pool(node, view, "average", kernel, stride, pad)
 
     def _window(self, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return kernel and stride of a pooling."""
@@ -377,26 +399,45 @@ class _Lowering:
         return node.inputs[0]
 
     def global_max_pool(self, node: Node) -> None:
-        """GlobalMaxPool: one window over all of it."""
-        view = self._channels_first(node, self._unpadded_name(node))
-        height, width = self.net.shapes[view.operator][1:]
-        self._pool(node, view, "max", (height, width), (1, 1), NO_PAD)
+        """GlobalMaxPool, or a ReduceMax that is one: one window over all of it."""
+        view = self._map(node, self._unpadded_name(node))
+        op = Pool(
+            name=self.names.of_step(node),
+            input=view.operator,
+            kind="max",
+            kernel=_pair(self.net.shapes[view.operator][1:]),
+            stride=(1, 1),
+            pad=NO_PAD,
+        )
+        self.net.append(op, (self.net.shapes[view.operator][0], 1, 1))
+        self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
 
     def reduce_mean(self, node: Node) -> None:
         """ReduceMean over height and width."""
+        self._require_both_sides(node)
+        self.global_average_pool(node)
+
+    def reduce_max(self, node: Node) -> None:
+        """ReduceMax over height and width."""
+        self._require_both_sides(node)
+        self.global_max_pool(node)
+
+    def _require_both_sides(self, node: Node) -> None:
         view = self._map(node, self._unpadded_name(node))
         axes = node.attributes.get("axes", self._constant(node, 1))
         wanted = {1, 2} if view.channels_last else {2, 3}
         if axes is None or {int(axis) % 4 for axis in axes} != wanted:
-            raise node.refuse("edgenet takes the mean over height and width together only")
-        self.global_average_pool(node)
+            raise node.refuse("edgenet takes it over height and width together only")
 
     # Views
 
     def cast(self, node: Node) -> None:
         """Cast of bytes to float32."""
         if node.attributes.get("to") != FLOAT32:
-            raise node.refuse("edgenet takes Cast to float32 only")
+            raise node.refuse(
+                "edgenet takes Cast to float32 only; a network that computes in float16 has to be "
+                "exported in float32"
+            )
         self.reshape(node)
 
     def reshape(self, node: Node) -> None:
@@ -757,6 +798,7 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "Neg": _Lowering.negate,
     "Pad": _Lowering.pad,
     "QuantizeLinear": _Lowering.quantized,
+    "ReduceMax": _Lowering.reduce_max,
     "ReduceMean": _Lowering.reduce_mean,
     "Relu": _Lowering.relu,
     "Reshape": _Lowering.reshape,
@@ -789,6 +831,12 @@ def _per_channel(
             f"its constant is {_times(values.shape)}; edgenet takes one number, or one a channel"
         )
     return values.ravel()
+
+
+def _same(sides: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, int]) -> list[int]:
+    """Return the padding (top, bottom, left, right) of SAME_UPPER."""
+    axes = zip(sides, window, stride, strict=True)
+    return [pixels for axis in axes for pixels in same_padding(*axis)]
 
 
 def _seen(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:

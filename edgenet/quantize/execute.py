@@ -94,7 +94,9 @@ def apply(op: Operator, *inputs: Tensor) -> Tensor:
             x = _padded(x, op.pad, float("-inf"))
             return functional.max_pool2d(x, op.kernel, op.stride)
         case Pool():
-            return functional.avg_pool2d(x, op.kernel, op.stride)
+            means = functional.avg_pool2d(_padded(x, op.pad, 0.0), op.kernel, op.stride)
+            within = _padded(torch.ones_like(x[:1, :1]), op.pad, 0.0)
+            return means / functional.avg_pool2d(within, op.kernel, op.stride)
         case GlobalAveragePool():
             return x.mean(dim=(2, 3), keepdim=op.keep_map)
         case Flatten():

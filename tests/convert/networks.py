@@ -199,7 +199,7 @@ def convolutions() -> Graph:
 
 
 def shuffled() -> Graph:
-    """ShuffleNetV2: channels split, one part worked on, both joined and mixed."""
+    """ShuffleNetV2: channels split, one part worked on, both joined and mixed; a padded mean."""
     net = Sketch(16)
     net.conv("stem", 12, 3, stride=2, activation="relu")
     for unit in ("a", "b"):
@@ -210,6 +210,8 @@ def shuffled() -> Graph:
         net.conv(f"{unit}2", 6, 3, groups=6)
         net.conv(f"{unit}3", 6, 1, activation="relu")
         net.add(Concatenate(name=unit, inputs=(kept, f"{unit}3")))
+    net.pool("smooth", "average", 3, 1, 1)
+    net.conv("last", 8, 1, activation="relu")
     return net.head()
 
 

@@ -195,6 +195,10 @@ TAKEN = {
         f"Convolution:relu Pool {END}",
     ),
     "global max pool": ("t = GlobalMaxPool(c)", f"Convolution Pool {END}"),
+    "maximum of all": (
+        "m = ReduceMax<axes = [-1, -2], keepdims = 0>(c) t = Unsqueeze(m, i_2_3)",
+        f"Convolution Pool {END}",
+    ),
     "average pool": (
         "t = AveragePool<kernel_shape = [3, 2], strides = [2, 2]>(c)",
         f"Convolution Pool {END}",
@@ -202,6 +206,18 @@ TAKEN = {
     "average pool that counts zeros": (
         "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(c)",
         f"Convolution Convolution {END}",
+    ),
+    "average pool that does not count zeros": (
+        "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c)",
+        f"Convolution Pool {END}",
+    ),
+    "average pool, same": (
+        't = AveragePool<kernel_shape = [3, 2], auto_pad = "SAME_UPPER", strides = [2, 2]>(c)',
+        f"Convolution Pool {END}",
+    ),
+    "average pool beyond the edge": (
+        "t = AveragePool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1>(c)",
+        f"Convolution Pool {END}",
     ),
     "average pool of all": (
         "t = AveragePool<kernel_shape = [6, 6]>(c)",
@@ -487,9 +503,15 @@ UNSUPPORTED = {
         r"Elu \(t\): is not an operator",
     ),
     "average of padding": (
-        "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c)",
-        "count_include_pad=0",
+        "t = AveragePool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(c)",
+        r"does not count its padding of \[1, 1, 1, 1\].*use auto_pad=SAME_UPPER",
     ),
+    "average of padding beyond the edge": (
+        """t = AveragePool<kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 0],
+        count_include_pad = 1, ceil_mode = 1>(c)""",
+        "export with ceil_mode=0",
+    ),
+    "half inside": ("h = Cast<to = 10>(c) t = Cast<to = 1>(h)", "has to be exported in float32"),
     "max of negative padding": (
         "p = Pad(c, i_0_0_1_1_0_0_1_1) t = MaxPool<kernel_shape = [3, 3]>(p)",
         "put the padding into MaxPool",
