@@ -162,6 +162,8 @@ class Select:
     name: str
     input: str
     channels: tuple[int, ...]
+    """All of them in an order that is not its own inverse need two operators, joined again:
+    OpenVINO (2026.4) moves such an order into the next layer's weights the wrong way round."""
 
 
 Weighted = Convolution | FullyConnected

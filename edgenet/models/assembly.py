@@ -19,6 +19,7 @@ from edgenet.graph import (
     ACTIVATION_RANGES,
     Activate,
     Add,
+    Concatenate,
     Convolution,
     Flatten,
     Float32Array,
@@ -78,13 +79,30 @@ class Assembly:
             return op.function != "hard_swish"
         return getattr(op, "activation", None) is not None
 
-    def live(self, output: str) -> tuple[Operator, ...]:
+    def finished(self, output: str) -> tuple[Operator, ...]:
         """Return the operators that `output` depends on, the first one in any case."""
         needed = {output, next(iter(self.operators))}
         for op in reversed(self.operators.values()):
             if op.name in needed:
                 needed.update(inputs_of(op))
-        return tuple(op for op in self.operators.values() if op.name in needed)
+        live = [op for op in self.operators.values() if op.name in needed]
+        return tuple(part for op in live for part in self._halved(op))
+
+    def _halved(self, op: Operator) -> tuple[Operator, ...]:
+        """Return `op`, or an order of all channels as two halves, see `Select`."""
+        if not isinstance(op, Select):
+            return (op,)
+        all_of_them = sorted(op.channels) == list(range(self.shapes[op.input][0]))
+        if not all_of_them or all(
+            op.channels[channel] == at for at, channel in enumerate(op.channels)
+        ):
+            return (op,)
+        middle = len(op.channels) // 2
+        halves = tuple(
+            Select(name=self._unique(f"{op.name}.{name}"), input=op.input, channels=channels)
+            for name, channels in (("first", op.channels[:middle]), ("rest", op.channels[middle:]))
+        )
+        return (*halves, Concatenate(name=op.name, inputs=tuple(half.name for half in halves)))
 
     # Shapes
 

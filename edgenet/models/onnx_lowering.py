@@ -96,7 +96,7 @@ class _Lowering:
             raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
         name = self._vector(last, self.network.output_tensor)
         assert name == next(reversed(self.net.operators))
-        return self.net.live(name)
+        return self.net.finished(name)
 
     def _require_shapes(self, node: Node) -> None:
         for tensor in node.outputs:

@@ -55,6 +55,40 @@ def hard_swish_and_squeeze():
     return bench.Classifier(layers, head)
 
 
+class Mixed(nn.Module):
+    """ShuffleNetV2: all channels go into two branches, or half of them; then all are mixed."""
+
+    def __init__(self, channels, *, split):
+        super().__init__()
+        self.split, each = split, channels // 2
+        read = each if split else channels
+        self.kept = None if split else bench.ConvNorm((channels, each), activation=nn.ReLU)
+        self.worked = nn.Sequential(
+            bench.ConvNorm((read, each), activation=nn.ReLU),
+            bench.ConvNorm((each, each), kernel=3, groups=each),
+            bench.ConvNorm((each, each), activation=nn.ReLU),
+        )
+
+    def forward(self, x):
+        kept, taken = x.chunk(2, dim=1) if self.split else (self.kept(x), x)
+        both = torch.cat([kept, self.worked(taken)], dim=1)
+        n, channels, height, width = both.shape
+        groups = both.view(n, 2, channels // 2, height, width)
+        return groups.transpose(1, 2).reshape(n, channels, height, width)
+
+
+def shuffled():
+    layers = [
+        bench.ConvNorm((3, 24), kernel=3, stride=2, activation=nn.ReLU),
+        nn.MaxPool2d(3, 2, 1),
+        Mixed(24, split=False),
+        Mixed(24, split=True),
+        Mixed(24, split=False),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    ]
+    return bench.Classifier(layers, [nn.Linear(24, CLASSES)])
+
+
 def seeded(build):
     """Return a network in eval mode with random weights and the statistics of pictures."""
     torch.manual_seed(0)
@@ -68,7 +102,7 @@ def seeded(build):
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze])
+@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze, shuffled])
 def converted(request, tmp_path_factory):
     """The bundle of a network with seeded weights, and its answers on eight pictures in torch."""
     model = seeded(request.param)

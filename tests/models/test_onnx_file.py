@@ -41,6 +41,7 @@ SHAPES = {
     "mean": (4,),
     "variance": (4,),
     "per_channel": (4, 1, 1),
+    "narrow": (4, 8, 1, 1),
     "head": (5, 4),
     "head_bias": (5,),
     "wide": (5, 4 * 6 * 6),
@@ -264,6 +265,18 @@ SHUFFLE = """r = Reshape(c, i_1_2_2_6_6) u = Transpose<perm = [0, 2, 1, 3, 4]>(r
   s = Reshape(u, i_1_4_6_6)"""
 CHANNELS = {
     "shuffle": (f"{SHUFFLE} t = Relu(s)", "Convolution Select Activate:relu"),
+    "shuffle that is not its own inverse": (
+        """d = Concat<axis = 1>(c, c) r = Reshape(d, i_1_2_4_6_6)
+        u = Transpose<perm = [0, 2, 1, 3, 4]>(r) s = Reshape(u, i_1_8_6_6) t = Conv(s, narrow)""",
+        "Convolution Concatenate Convolution",
+    ),
+    "shuffle that is not its own inverse, for several": (
+        """d = Concat<axis = 1>(c, c) r = Reshape(d, i_1_2_4_6_6)
+        u = Transpose<perm = [0, 2, 1, 3, 4]>(r) s = Reshape(u, i_1_8_6_6)
+        m = Conv(s, narrow) n = Relu(s) o = Conv(n, narrow) t = Add(m, o)""",
+        "Convolution Concatenate Select Select Concatenate Convolution Activate:relu Convolution "
+        "Add",
+    ),
     "shuffle in front of a pointwise layer": (
         f"{SHUFFLE} t = Conv(s, pw)",
         "Convolution Convolution",
