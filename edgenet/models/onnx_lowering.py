@@ -83,10 +83,10 @@ class _Lowering:
         """Lower every node, then see that what leaves is one vector."""
         for node in self.network.nodes:
             if node.kind not in HANDLERS:
-                raise node.refuse(
-                    f"is not an operator that edgenet takes; it takes {TAKEN}: replace it by some "
-                    "of these and export again"
+                remedy = next(
+                    (text for kinds, text in REMEDIES.items() if node.kind in kinds), OTHER
                 )
+                raise node.refuse(f"is not an operator that edgenet takes; {remedy}")
         for node in self.network.nodes:
             self._require_shapes(node)
             HANDLERS[node.kind](self, node)
@@ -817,6 +817,23 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
 TAKEN = ", ".join(
     kind for kind in HANDLERS if kind not in ("DequantizeLinear", "LogSoftmax", "QuantizeLinear")
 )
+OTHER = f"it takes {TAKEN}: replace it by some of these and export again"
+REMEDIES: Mapping[tuple[str, ...], str] = {
+    ("LayerNormalization", "Erf", "Einsum", "RMSNormalization", "Attention"): (
+        "it belongs to transformers and to networks like ConvNeXt: take a classifier of "
+        "convolutions with BatchNormalization"
+    ),
+    ("GroupNormalization", "InstanceNormalization", "LRN", "Pow"): (
+        "it normalises by each image's own statistics: use BatchNormalization and train again"
+    ),
+    ("Celu", "Elu", "Gelu", "LeakyRelu", "Mish", "PRelu", "Selu", "Softplus", "Tanh"): (
+        "use Relu, Clip, HardSwish or x * Sigmoid(x) in its place and train again"
+    ),
+    ("ArgMax", "TopK"): "export the network with its logits as the output, a number for each class",
+    ("If", "Loop", "Scan"): "export without control flow, for one fixed shape of the input",
+    ("ConvTranspose", "Resize", "Upsample"): "it makes maps larger: edgenet takes classifiers",
+}
+"""What to do about operators that are often met; for others there is `OTHER`."""
 
 
 def _per_channel(

@@ -486,9 +486,16 @@ def test_weights_in_a_second_file(tmp_path):
 
 UNSUPPORTED = {
     "unknown": (
-        "t = Elu(c)",
-        r"Elu \(\w+\): is not an operator that edgenet takes; it takes Add, ",
+        "t = Abs(c)",
+        r"Abs \(\w+\): is not an operator that edgenet takes; it takes Add, ",
     ),
+    "unknown activation": ("t = Elu(c)", r"edgenet takes; use Relu, Clip, HardSwish or"),
+    "transformer": (
+        """r = Reshape(c, i_1_4_n1) u = Transpose<perm = [0, 2, 1]>(r)
+        n = LayerNormalization(u, gain) t = Reshape(n, i_1_4_6_6)""",
+        r"LayerNormalization \(n\): is not .* take a classifier of convolutions with",
+    ),
+    "local response": ("t = LRN<size = 3>(c)", "use BatchNormalization and train again"),
     "clip": ("t = Clip(c, one, six)", "clips to 1 ... 6; edgenet takes 0 and up"),
     "softmax inside": ("t = Softmax<axis = 1>(c)", "as the last operator only"),
     "sub of tensors": ("r = Relu(c) t = Sub(r, c)", "Add of two, or Sub with a constant"),
