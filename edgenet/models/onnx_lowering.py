@@ -447,7 +447,7 @@ class _Lowering:
 
     def transpose(self, node: Node) -> None:
         """Transpose between channels first and last, or one that moves sides of 1 only."""
-        view = self._unpadded(node, node.inputs[0])
+        view = self._view(node, node.inputs[0])
         rank = len(view.shape)
         order = tuple(node.attributes.get("perm", reversed(range(rank))))
         moved = [axis for axis in order if view.shape[axis] != 1]

@@ -244,6 +244,11 @@ TAKEN = {
         "p = Pad(c, i_0_0_1_2_0_0_3_0) t = Conv<group = 4>(p, dw)",
         f"Convolution Convolution {END}",
     ),
+    "pad of channels last before conv": (
+        """l = Transpose<perm = [0, 2, 3, 1]>(c) p = Pad(l, i_0_1_0_0_0_2_3_0)
+        u = Transpose<perm = [0, 3, 1, 2]>(p) t = Conv<group = 4>(u, dw)""",
+        f"Convolution Convolution {END}",
+    ),
     "nothing at all": ("i = Identity(c) d = Dropout(i) t = Cast<to = 1>(d)", f"Convolution {END}"),
     "a constant that has to be computed": (
         """s = Shape(c) n = Gather<axis = 0>(s, i_1) f = Cast<to = 1>(n)
