@@ -60,8 +60,9 @@ def encode(
         graph = _with_whole_zero_point(graph)
     names = tensors_in_bytes(graph, float_layers, symmetric=symmetric)
     covered = _shared(graph, _needed(graph, ranges))
+    passed_on = frozenset[str]().union(*_groups(graph))
     tensors = {
-        op.name: (not symmetric and _fixed_affine(op))
+        op.name: (not symmetric and _fixed_affine(op, passed_on))
         or _affine(*covered[op.name], symmetric=symmetric)
         for op in graph.operators
         if op.name in names
@@ -191,15 +192,19 @@ def _affine(low: float, high: float, *, symmetric: bool) -> Affine:
     return Affine(scale=scale, zero_point=zero_point)
 
 
-def _fixed_affine(op: Operator) -> Affine | None:
-    """Return the affine of a tensor that leaves no choice: the image's bytes, a sigmoid."""
+def _fixed_affine(op: Operator, passed_on: Collection[str] = ()) -> Affine | None:
+    """Return the affine of a tensor that leaves no choice: the image's bytes, a sigmoid.
+
+    A sigmoid's bytes that are passed on have those of what they end up with; TFLite computes it in
+    float then.
+    """
     match op:
         case Normalise() if _is_uniform(op):
             # The image's own bytes are the normalised tensor. Halves round up: the mean of 127.5
             # in Google's checkpoints becomes 128.
             zero_point = int(np.floor(float(op.mean[0]) + 0.5))
             return Affine(scale=float(np.float32(1 / float(op.std[0]))), zero_point=zero_point)
-        case Activate(function="sigmoid"):
+        case Activate(function="sigmoid") if op.name not in passed_on:
             return SIGMOID
         case _:
             return None

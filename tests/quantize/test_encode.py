@@ -16,6 +16,7 @@ from edgenet.data import fashion_mnist
 from edgenet.errors import ConversionFailed
 from edgenet.graph import (
     IMAGE,
+    Activate,
     Affine,
     Concatenate,
     Convolution,
@@ -266,7 +267,10 @@ def test_the_order_of_the_images_changes_nothing(
 
 
 def test_concatenations_of_concatenations_share_one_affine() -> None:
-    """As channel shuffles chain them: what the first holds reaches the last through a pool."""
+    """As channel shuffles chain them: what the first holds reaches the last through a pool.
+
+    So does a sigmoid that is joined, which has an affine of its own elsewhere.
+    """
     convolutions = {
         name: Convolution(
             name=name,
@@ -286,10 +290,11 @@ def test_concatenations_of_concatenations_share_one_affine() -> None:
         *convolutions.values(),
         Concatenate(name="first", inputs=("a", "b")),
         pool,
-        Concatenate(name="second", inputs=("c", "pool")),
+        Activate(name="s", input="c", function="sigmoid"),
+        Concatenate(name="second", inputs=("c", "pool", "s")),
     )
     graph = Graph(name="n", operators=operators, shapes=infer_shapes(operators, (3, 1, 1)))
     ranges = dict.fromkeys(graph.shapes, (0.0, 1.0)) | {"b": (-2.0, 3.0), "first": (-2.0, 3.0)}
     tensors = encode(graph, ranges).tensors
-    same = {tensors[name] for name in ("a", "b", "c", "first", "pool", "second")}
+    same = {tensors[name] for name in ("a", "b", "c", "first", "pool", "s", "second")}
     assert same == {Affine(scale=float(np.float32(5 / 255)), zero_point=102)}
