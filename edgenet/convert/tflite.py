@@ -47,7 +47,9 @@ from edgenet.graph import (
     Operator,
     Pool,
     QuantizedGraph,
+    Select,
     Weighted,
+    same_padding,
 )
 from edgenet.quantize.windows import windows
 
@@ -186,6 +188,8 @@ def _add(file: File, op: Operator) -> None:
             _product(file, op)
         case Concatenate():
             _concatenate(file, op)
+        case Select():
+            _select(file, op)
 
 
 def _image_affine(quantized: QuantizedGraph) -> Affine | None:
@@ -305,16 +309,10 @@ def _padding(file: File, op: Convolution | Pool, window: tuple[int, int]) -> int
     """Return SAME where that pads as `op` does, VALID where nothing or an operator has to."""
     _, height, width = file.shapes[op.input]
     same = (
-        *_same_padding(height, window[0], op.stride[0]),
-        *_same_padding(width, window[1], op.stride[1]),
+        *same_padding(height, window[0], op.stride[0]),
+        *same_padding(width, window[1], op.stride[1]),
     )
     return int(tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID)
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the pixels that Padding.SAME adds before and after an axis."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 def _pad(file: File, op: Convolution | Pool, source: int) -> int:
@@ -492,6 +490,18 @@ def _concatenate(file: File, op: Concatenate) -> None:
         file.sources(op, arithmetic),
         file.add_output(op.name, arithmetic),
         tfl.ConcatenationOptionsT(axis=len(file.shapes[op.name])),  # the last: channels
+    )
+
+
+def _select(file: File, op: Select) -> None:
+    arithmetic = file.arithmetic(op)
+    axis = len(file.shapes[op.name])  # the last: channels
+    channels = file.add_constant(f"{op.name}/channels", np.array(op.channels, np.int32))
+    file.add_operator(
+        tfl.BuiltinOperator.GATHER,
+        [*file.sources(op, arithmetic), channels],
+        file.add_output(op.name, arithmetic),
+        tfl.GatherOptionsT(axis=axis),
     )
 
 
