@@ -51,7 +51,9 @@ from edgenet.data.labels import accepted_indices
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
 from edgenet.graph import Float32Array
-from edgenet.quantize import execute
+from edgenet.measure.agreement import agreement
+from edgenet.preprocess import UInt8Array
+from edgenet.quantize import execute, simulate
 from edgenet.quantize.document import document
 from edgenet.quantize.form import (
     Calibrated,
@@ -69,6 +71,11 @@ FLOAT32_TOLERANCE = 1e-4
 """Largest difference of a logit that a float32 artefact may have, in parts of the largest logit."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
+STRAY_DB = 6.0
+"""By how much an INT8 artefact's SQNR may be below that of its form simulated: runtimes round
+differently, and a network that multiplies small errors shows it."""
+NEAR_DB = 30.0
+"""An SQNR from which on it is rounding that differs and nothing else."""
 TENSORRT = "tensorrt"
 
 
@@ -182,7 +189,7 @@ def convert(
             )
         _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, images, progress)
+        _check(folder, artifacts, source, images, forms, progress)
         golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
         paths = [
             LABELS,
@@ -388,15 +395,24 @@ def _check(
     artifacts: Sequence[Artifact],
     source: Source,
     images: CalibrationImages,
+    forms: Mapping[str, Form],
     progress: Progress,
 ) -> None:
     """Run every artefact against the original; raises `ConversionFailed` for one that must stay.
+
+    A float32 file must answer as the original does; one in INT8 may be off by what its own form is
+    off by when it is simulated, and by `STRAY_DB` more.
 
     An artefact whose runtime is not installed here is named and stays unchecked.
     """
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
     expected = source.answers(np.concatenate(inputs))
+    _check_reading(source, inputs, expected)
+    simulated = {
+        name: agreement(simulate.logits(form.quantized, inputs), expected).sqnr_db
+        for name, form in forms.items()
+    }
     for artifact in artifacts:
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0])
@@ -417,7 +433,25 @@ def _check(
                 f"{artifact.label}: a logit differs from {source.original} by {worst:.2g}, allowed "
                 f"are {allowed:.2g}"
             )
+        meant = simulated.get(artifact.quantization or "")
+        sqnr_db = agreement(found, expected).sqnr_db
+        if meant is not None and sqnr_db is not None and sqnr_db < min(meant, NEAR_DB) - STRAY_DB:
+            raise ConversionFailed(
+                f"{artifact.label}: its logits are {sqnr_db:.1f} dB from {source.original}'s where "
+                f"its numbers mean {meant:.1f} dB, so {artifact.runtime} does not compute what the "
+                "file says; leave it out with --runtime and --precision, and report the network"
+            )
         done()
+
+
+def _check_reading(source: Source, inputs: Sequence[UInt8Array], expected: Float32Array) -> None:
+    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
+    worst = float(np.abs(execute.logits(source.graph, inputs) - expected).max())
+    if worst > _allowed(expected):
+        raise ConversionFailed(
+            f"{source.name}: edgenet's own reading of it differs from {source.original} by "
+            f"{worst:.2g} a logit, allowed are {_allowed(expected):.2g}; report the network"
+        )
 
 
 def _allowed(expected: Float32Array) -> float:
