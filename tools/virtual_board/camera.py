@@ -7,7 +7,10 @@ plays pictures into the output.
 
 from __future__ import annotations
 
+import io
+import shlex
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,20 +23,24 @@ FOLDER = "/tmp/camera"
 
 
 def show(board: Board, pictures: Sequence[str], *, hold_s: float) -> None:
-    """Copy `pictures` to the board and return once its camera shows the first, until the next."""
+    """Return once the board's camera shows the first of `pictures`; it goes on with the others.
+
+    Without any, the player that costs the board a part of its processor is ended.
+    """
     missing = [picture for picture in pictures if not Path(picture).is_file()]
     if missing:
         raise BoardError(f"no such picture: {', '.join(missing)}")
     # Numbered: two may have the same name.
     names = [f"{number:04}{Path(each).suffix}" for number, each in enumerate(pictures)]
-    _on(board, f"rm -rf {FOLDER} && mkdir {FOLDER}")
-    for name, picture in zip(names, pictures, strict=True):
-        words = ["scp", "-q", "-F", str(board.ssh_config), picture, f"{board.name}:{FOLDER}/{name}"]
-        subprocess.run(words, check=True)
-    _on(board, f"cd {FOLDER} && {PYTHON} {PLAYER} --hold {hold_s} {' '.join(names)}")
-
-
-def _on(board: Board, command: str) -> None:
-    done = subprocess.run(board.ssh(command), capture_output=True, text=True, check=False)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, picture in zip(names, pictures, strict=True):
+            archive.add(picture, name)
+    play = shlex.join([PYTHON, PLAYER, "--hold", str(hold_s), *names])
+    line = f"rm -rf {FOLDER} && mkdir {FOLDER} && cd {FOLDER} && tar -x && {play}"
+    done = subprocess.run(
+        board.ssh(line), input=packed.getvalue(), capture_output=True, check=False
+    )
     if done.returncode:
-        raise BoardError(f"camera: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+        said = done.stderr.decode(errors="replace").strip() or "no message"
+        raise BoardError(f"camera: {said.splitlines()[-1]}")

@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_name(feed)
     feed.add_argument("--hold", type=float, default=1.0, metavar="SECONDS", help="for each picture")
-    feed.add_argument("pictures", nargs="+", metavar="PICTURE", help="640 x 480 arrives unchanged")
+    feed.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="640 x 480 arrives unchanged; none: stop"
+    )
     feed.set_defaults(run=_camera)
 
     root = commands.add_parser("user-root", help="print the root folder for qemu-aarch64 -L")

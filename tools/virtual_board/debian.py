@@ -47,7 +47,7 @@ def fetch(workshop: Workshop) -> Path:
     wanted = (*PACKAGES, *KERNEL_PACKAGES)
     return workshop.make(
         "packages",
-        (wanted, sources_of(Path(__file__), *_apt_sources())),
+        (wanted, sources_of(*_apt_sources())),
         lambda into: _fetch(wanted, into, workshop.log),
     )
 

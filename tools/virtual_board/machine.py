@@ -28,6 +28,8 @@ from workshop import Workshop, say, sources_of
 BOOT_TIMEOUT_S = 240
 """Ten times what a busy machine needs."""
 STOP_TIMEOUT_S = 10
+LONGEST_SOCKET = 85
+"""Bytes of a path that ssh can still use for its socket, after adding letters of its own."""
 READY = "BOARD: ready"
 
 
@@ -60,7 +62,14 @@ class Board:
 
     def ssh(self, *words: str) -> list[str]:
         """Return the command that runs `words` on the board."""
-        return ["ssh", "-F", str(self.ssh_config), self.name, *words]
+        return [*self._ssh(), self.name, *words]
+
+    def master(self, *options: str) -> list[str]:
+        """Return the command that opens or, with options, tells the shared connection."""
+        return [*self._ssh(), *(options or ("-M", "-N", "-f")), self.name]
+
+    def _ssh(self) -> list[str]:
+        return ["ssh", "-F", str(self.ssh_config)]
 
 
 def boards(workshop: Workshop) -> list[Board]:
@@ -118,8 +127,9 @@ def start(
                 folder=str(folder),
             )
             _write_ssh_config(workshop, board)
-            _wait_until_ready(board, process)
+            # Before it is ready: if this process is killed, `stop` still finds the board.
             (folder / "state.json").write_text(json.dumps(asdict(board), indent=2) + "\n")
+            _wait_until_ready(board, process)
         except BaseException:
             process.kill()
             process.wait()
@@ -130,6 +140,7 @@ def start(
 
 def stop(board: Board) -> None:
     """End a board's process and forget it. Nothing is lost: it had nothing but memory."""
+    subprocess.run(board.master("-O", "exit"), capture_output=True, check=False)
     for sent in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_TIMEOUT_S
         if board.runs():
@@ -223,7 +234,14 @@ def _write_ssh_config(workshop: Workshop, board: Board) -> None:
         f'  IdentityFile "{client_key(workshop)}"\n'
         "  IdentitiesOnly yes\n"
         "  ConnectTimeout 30\n"
+        # An emulated processor takes seconds to agree on keys; do it once.
+        f"  ControlPath {_shared_socket(board)}\n"
     )
+
+
+def _shared_socket(board: Board) -> str:
+    path = f"{board.folder}/ssh"
+    return f'"{path}"' if len(path.encode()) <= LONGEST_SOCKET else "none"
 
 
 def _wait_until_ready(board: Board, process: subprocess.Popen[bytes]) -> None:
@@ -232,7 +250,14 @@ def _wait_until_ready(board: Board, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             raise BoardError(_why_it_ended(board))
         if board.console.exists() and READY in board.console.read_text(errors="replace"):
-            asked = subprocess.run(board.ssh("true"), capture_output=True, check=False)
+            # Nothing of it is captured: what stays behind would hold the pipes open.
+            asked = subprocess.run(
+                board.master(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
             if asked.returncode == 0:
                 return
         time.sleep(0.2)

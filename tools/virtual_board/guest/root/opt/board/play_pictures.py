@@ -89,10 +89,12 @@ def main() -> None:
     """Leave a player running."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hold", type=float, default=1.0)
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("pictures", nargs="*", help="none: end the player that is there")
     options = parser.parse_args()
     pictures = [read(path) for path in options.pictures]
     end_the_last()
+    if not pictures:
+        return
     connect()
     ready, seen = os.pipe()
     pid = os.fork()
