@@ -20,8 +20,9 @@ import json
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ COUNTER = Path(__file__).with_name("instruction_counter.c")
 PROCESSORS = {"pi4": "cortex-a72", "pi5": "cortex-a76"}
 """QEMU's name of the processor by the board that has it."""
 PYTHON = "/opt/edgenet/bin/python"
+SAME_EVERYWHERE = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
+"""The environment of what is counted."""
 WARM_UP, RUNS = 3, 5
 GUEST = f"""
 import gc, os, sys
@@ -83,34 +86,39 @@ class Counts:
     device: str
 
 
-class Counter:
-    """The compiled plugin and the folder that it works in."""
+@dataclass(frozen=True, kw_only=True)
+class NotRun:
+    """An artefact that its runtime does not run on a processor."""
 
-    def __init__(self, folder: Path) -> None:
+    artifact: str
+    profile: str
+    processor: str
+    reason: str
+
+
+class Failed(Exception):
+    """A program that did not do what it was started for, with the end of what it said."""
+
+
+class Counter:
+    """The compiled plugin, the arm64 systems and the folder in which they work."""
+
+    def __init__(self, folder: Path, profiles: Sequence[str]) -> None:
         self._folder = folder
         self._plugin = folder / "counter.so"
-        build = ["gcc", "-shared", "-fPIC", "-O2", "-o", str(self._plugin), str(COUNTER)]
-        _run(build)
-        self._roots: dict[str, Path] = {}
+        _run(["gcc", "-shared", "-fPIC", "-O2", "-o", str(self._plugin), str(COUNTER)])
+        self._roots = {each: _run([str(BOARD), "user-root", each]).strip() for each in profiles}
+        self._guest = folder / "guest.py"
+        self._guest.write_text(GUEST)
 
     def count(self, bundle: Bundle, artifact: Artifact, profile: str) -> Counts:
-        """Return what one inference of `artifact` takes."""
-        if profile not in self._roots:
-            self._roots[profile] = Path(_run([str(BOARD), "user-root", profile]).strip())
-        root, counts = self._roots[profile], self._folder / "counts.txt"
-        guest, image = self._folder / "guest.py", self._folder / "image.npy"
-        guest.write_text(GUEST)
-        side = bundle.model.resolution
+        """Return what one inference of `artifact` takes; raises `Failed` when it does not run."""
+        image, side = self._folder / "image.npy", bundle.model.resolution
         np.save(image, np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8))
-        emulator = ["qemu-aarch64", "-L", str(root), "-cpu", PROCESSORS[profile]]
-        plugin = ["-plugin", f"{self._plugin},out={counts}"]
-        program = ["-0", PYTHON, str(root / "usr/bin/python3"), str(guest)]
-        arguments = [artifact.runtime, str(bundle.path(artifact).absolute()), str(image)]
-        said = _run([*emulator, *plugin, *program, *arguments], fresh=True)
+        path = str(bundle.path(artifact).absolute())
+        said, rows = self._emulate(profile, [artifact.runtime, path, str(image)])
         version, device = said.splitlines()[-2:]
-        rows = [[int(word) for word in line.split()] for line in counts.read_text().splitlines()]
-        assert [row[0] for row in rows] == list(range(RUNS + 1))
-        everything, simd, dots = zip(*(row[1:] for row in rows[1:]), strict=True)
+        everything, simd, dots = zip(*rows, strict=True)
         return Counts(
             artifact=artifact.label,
             sha256=artifact.sha256,
@@ -123,6 +131,17 @@ class Counter:
             version=version,
             device=device,
         )
+
+    def _emulate(self, profile: str, arguments: Sequence[str]) -> tuple[str, list[list[int]]]:
+        """Return what the guest prints, and the counts of each inference."""
+        root, counts = self._roots[profile], self._folder / "counts.txt"
+        emulator = ["qemu-aarch64", "-L", root, "-cpu", PROCESSORS[profile]]
+        plugin = ["-plugin", f"{self._plugin},out={counts}"]
+        program = ["-0", PYTHON, f"{root}/usr/bin/python3", str(self._guest)]
+        said = _run([*emulator, *plugin, *program, *arguments], environment=SAME_EVERYWHERE)
+        lines = [[int(word) for word in line.split()] for line in counts.read_text().splitlines()]
+        assert [line[0] for line in lines] == list(range(RUNS + 1))
+        return said, [line[1:] for line in lines[1:]]
 
 
 def table(counts: Sequence[Counts]) -> str:
@@ -159,21 +178,37 @@ def table(counts: Sequence[Counts]) -> str:
     return render(headers, rows)
 
 
-def _run(command: Sequence[str], *, fresh: bool = False) -> str:
-    """Return what a program prints; `fresh` gives it an environment that is the same everywhere."""
+def count_all(
+    counter: Counter, bundle: Bundle, artifacts: Sequence[Artifact], profiles: Sequence[str]
+) -> tuple[list[Counts], list[NotRun]]:
+    """Return the counts of what runs, and what does not run with the reason."""
+    counts, not_run = [], []
+    for artifact in artifacts:
+        for profile in profiles:
+            try:
+                counts.append(counter.count(bundle, artifact, profile))
+            except Failed as error:
+                not_run.append(
+                    NotRun(
+                        artifact=artifact.label,
+                        profile=profile,
+                        processor=PROCESSORS[profile],
+                        reason=str(error),
+                    )
+                )
+    return counts, not_run
+
+
+def _run(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> str:
+    """Return what a program prints; raises `Failed`."""
     if not shutil.which(command[0]):
-        raise SystemExit(f"{command[0]} is missing: tools/install_system_packages.sh tests")
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-    done = subprocess.run(
-        command,
-        env=environment if fresh else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if fresh else None,
-        text=True,
-        check=False,
-    )
+        raise Failed(f"{command[0]} is missing: tools/install_system_packages.sh tests")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed ({done.returncode})\n{done.stderr or ''}")
+        said = done.stderr.strip() or f"{command[0]} failed ({done.returncode})"
+        # A runtime's message may have several lines; the exception that holds it is one of ours.
+        _, ours, message = said.rpartition("edgenet.errors.")
+        raise Failed(" ".join(message.split()) if ours else said.splitlines()[-1])
     return done.stdout
 
 
@@ -191,18 +226,21 @@ def main() -> None:
     bundle = load_bundle(options.bundle)
     artifacts = bundle.select(tuple(options.runtime), tuple(options.precision))
     with tempfile.TemporaryDirectory() as folder:
-        counter = Counter(Path(folder))
-        counts = [
-            counter.count(bundle, artifact, profile)
-            for artifact in artifacts
-            for profile in options.profile
-        ]
-    print(table(counts))
+        try:
+            counter = Counter(Path(folder), options.profile)
+        except Failed as error:
+            raise SystemExit(str(error)) from None
+        counts, not_run = count_all(counter, bundle, artifacts, options.profile)
+    if counts:
+        print(table(counts))
+    for each in not_run:
+        print(f"{each.artifact} does not run on {each.processor}: {each.reason}", file=sys.stderr)
     if options.json:
         document = {
             "what": "instruction counts per inference under emulation; not timings",
             "bundle_sha256": bundle.sha256,
             "counts": [asdict(each) for each in counts],
+            "not_run": [asdict(each) for each in not_run],
         }
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
