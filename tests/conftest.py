@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from virtual_board import VirtualBoard, started
 
 from edgenet.bundle import Bundle, load_bundle
 from edgenet.convert.calibration import Calibration
@@ -80,6 +82,13 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 def small_bundle(fashion: Reference, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of `fashion` with every artefact. Read only: copy its `root` to change it."""
     return convert_quietly(fashion, tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def pi5() -> Iterator[VirtualBoard]:
+    """A virtual Raspberry Pi 5 without network, booted once. Leave on it only what you name."""
+    with started("pi5", f"tests-pi5-{os.getpid()}") as board:
+        yield board
 
 
 def folded(reference: Reference) -> Graph:
