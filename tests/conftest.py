@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from edgenet.models.fold import fold
 from edgenet.models.weights import Choices, Reference, load_reference
 from edgenet.preprocess import UInt8Array, prepare
 from edgenet.quantize.recipe import load_recipe
+
+# Tests import openvino themselves; edgenet does it so that nothing is sent (docs/privacy.md).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)
