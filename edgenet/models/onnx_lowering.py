@@ -147,7 +147,11 @@ class _Lowering:
             same_order = channels_last == view.channels_last or padded[1:] == (1, 1)
             if same_order and view.shape == _seen(padded, channels_last):
                 return replace(view, channels_last=channels_last)
-        raise node.refuse(f"reads {_times(view.shape)}, a reshape of {_times(padded)}")
+        raise node.refuse(
+            f"reads {_times(view.shape)}, which is a map of {_times(padded)} (channels x height x "
+            "width) put into another shape, as attention needs it; edgenet takes networks of "
+            "convolutions, which keep maps as they are: choose such a one"
+        )
 
     def _channels_first(self, node: Node, tensor: str) -> _View:
         view = self._map(node, tensor)

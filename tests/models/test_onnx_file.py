@@ -397,7 +397,8 @@ UNSUPPORTED = {
     "shuffle": (
         """r = Reshape(c, i_1_2_2_6_6) u = Transpose<perm = [0, 2, 1, 3, 4]>(r)
         t = Reshape(u, i_1_4_6_6)""",
-        "Transpose",
+        r"Transpose \(\w+\): reads 1x2x2x6x6, which is a map of 4x6x6 .* put into another shape, "
+        "as attention needs it; .* choose such a one",
     ),
     "average of padding": (
         "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c)",
@@ -439,7 +440,7 @@ MISFITS = {
     "two inputs": ({"image": "float[1,3,6,6] x, float[1,3,6,6] z"}, r"has 2 inputs \(x, z\)"),
     "grey": ({"image": "float[1,1,6,6] x"}, "input 'x' is 1x1x6x6; edgenet takes batch x 3"),
     "half": ({"image": "float16[1,3,6,6] x"}, "input 'x' is FLOAT16; export it with float32"),
-    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*say which resolution"),
+    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*such as --resolution 224"),
     "not square": ({"image": "float[1,3,6,8] x"}, "1x3x6x8; edgenet takes square images"),
     "old": ({"opset": 8}, "is in ONNX opset 8, too old; export it again with opset 9"),
     "two outputs": ({"outputs": "float[1,5] y, float[1,4] flat"}, "has 2 outputs .*only that one"),
