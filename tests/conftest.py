@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from edgenet.models.fold import fold
 from edgenet.models.weights import Choices, Reference, load_reference
 from edgenet.preprocess import UInt8Array, prepare
 from edgenet.quantize.recipe import load_recipe
+
+# Tests import openvino themselves; edgenet does it so that nothing is sent (docs/privacy.md).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)
