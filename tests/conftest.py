@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from machines import copy_of as copy_of
+from machines import make_machine as make_machine
 from virtual_board import VirtualBoard, started
 
 from edgenet.bundle import Bundle, load_bundle
