@@ -1,18 +1,20 @@
-"""Write the networks that a machine's peak is measured on: two large products, little else.
+"""Write the networks that a machine's peak is measured on: little else than products.
 
     python tools/make_product_networks.py
 
-Two pointwise convolutions of 1,024 by 1,024 channels on 32 x 32 pixels make 99.9 % of the
-mult-adds. The weights follow a short pattern, so that 40 MB pack into 100 kB; no kernel takes a
-short cut for that. The archive holds a file of each runtime in float32 and int8, as `convert`
-writes them.
+One has four pointwise convolutions of 512 by 512 channels on 14 x 14 pixels, the other two 3 x 3
+convolutions of 128 by 128 channels on 28 x 28: two hundred million mult-adds each. The weights
+follow a short pattern, so that they pack into little; no kernel takes a short cut for that. The
+archive holds a file of each runtime in float32 and int8, as `convert` writes them.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,89 +30,117 @@ from edgenet.graph import (
     GlobalAveragePool,
     Graph,
     Normalise,
+    Operator,
     infer_shapes,
     mult_adds,
 )
-from edgenet.measure.roofline import ARCHIVE, CHANNELS, PRODUCT_MULT_ADDS, SIDE, product_file
+from edgenet.measure.peaks import ARCHIVE, PRODUCTS, Product
 from edgenet.preprocess import Preprocessing
 from edgenet.quantize.encode import encode
+from edgenet.runtimes import Float32Array
 
 CLASSES = 8
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def pattern(rows: int, columns: int) -> np.ndarray:
-    """Return weights of -1 to 1 that repeat every 16 values."""
-    return np.resize(np.linspace(-1, 1, 16), (rows, columns)).astype(np.float32) / columns
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The convolutions of one network."""
+
+    channels: int
+    kernel: int
+    count: int
 
 
-def pointwise(name: str, source: str, size: tuple[int, int]) -> Convolution:
-    """Return a 1 x 1 convolution from `size[1]` to `size[0]` channels, with ReLU."""
+SHAPES = {
+    "pointwise": Shape(channels=512, kernel=1, count=4),
+    "square": Shape(channels=128, kernel=3, count=2),
+}
+
+
+def pattern(*shape: int) -> Float32Array:
+    """Return weights of -1 to 1 that repeat every 16 values, over the values that are summed up."""
+    return np.resize(np.linspace(-1, 1, 16), shape).astype(np.float32) / math.prod(shape[1:])
+
+
+def convolution(name: str, source: str, weight: Float32Array) -> Convolution:
+    """Return a convolution that keeps the size of what it gets, with ReLU."""
+    side = weight.shape[2] // 2
     return Convolution(
         name=name,
         input=source,
-        weight=pattern(*size)[:, :, None, None],
-        bias=np.full(size[0], 0.5, np.float32),
+        weight=weight,
+        bias=np.full(weight.shape[0], 0.5, np.float32),
         stride=(1, 1),
-        pad=(0, 0, 0, 0),
+        pad=(side, side, side, side),
         groups=1,
         activation="relu",
     )
 
 
-def network() -> Graph:
-    """Return the network, its values within 0 ... 1 behind every layer."""
-    operators = (
+def network(product: Product, shape: Shape) -> Graph:
+    """Return a network, its values within 0 ... 1 behind every layer."""
+    width, kernel = shape.channels, shape.kernel
+    operators: list[Operator] = [
         Normalise(
             name="normalised",
             input=IMAGE,
             mean=np.full(3, 127.5, np.float32),
             std=np.full(3, 127.5, np.float32),
         ),
-        pointwise("spread", "normalised", (CHANNELS, 3)),
-        pointwise("product_1", "spread", (CHANNELS, CHANNELS)),
-        pointwise("product_2", "product_1", (CHANNELS, CHANNELS)),
-        GlobalAveragePool(name="pool", input="product_2"),
+        convolution("spread", "normalised", pattern(width, 3, 1, 1)),
+    ]
+    for index in range(shape.count):
+        weight = pattern(width, width, kernel, kernel)
+        operators.append(convolution(f"product_{index}", operators[-1].name, weight))
+    operators += [
+        GlobalAveragePool(name="pool", input=operators[-1].name),
         FullyConnected(
             name="fc",
             input="pool",
-            weight=pattern(CLASSES, CHANNELS),
+            weight=pattern(CLASSES, width),
             bias=np.zeros(CLASSES, np.float32),
         ),
+    ]
+    made = tuple(operators)
+    shapes = infer_shapes(made, (3, product.side, product.side))
+    return Graph(name=product.name, operators=made, shapes=shapes)
+
+
+def write(product: Product, folder: Path) -> None:
+    """Write the network of a product for each runtime, in float32 and int8."""
+    graph = network(product, SHAPES[product.name])
+    work = sum(mult_adds(graph, op) for op in graph.operators)
+    if work != product.mult_adds:
+        raise SystemExit(f"mult_adds of {product.name} in peaks.PRODUCTS should be {work}")
+    quantized = encode(graph, {op.name: (-1.0, 1.0) for op in graph.operators}, float_output=True)
+    description = Description(
+        name=product.name,
+        version=__version__,
+        licence="Apache-2.0",
+        labels=tuple(map(str, range(CLASSES))),
+        preprocessing=Preprocessing(resolution=product.side),
     )
-    return Graph(
-        name="product", operators=operators, shapes=infer_shapes(operators, (3, SIDE, SIDE))
-    )
+    for target in WRITERS:
+        if target.variant or target.precision is Precision.FLOAT16:
+            continue
+        precision = target.precision.value
+        writer = importlib.import_module(f"edgenet.convert.{target.writer}")
+        getattr(writer, f"write_{precision}")(
+            quantized if target.precision is Precision.INT8 else graph,
+            folder / product.file(target.runtime, precision),
+            description=description,
+        )
 
 
 def main() -> None:
     """Write the archive into the package."""
-    graph = network()
-    work = sum(mult_adds(graph, op) for op in graph.operators)
-    if work != PRODUCT_MULT_ADDS:
-        raise SystemExit(f"roofline.PRODUCT_MULT_ADDS should be {work}")
-    quantized = encode(graph, {op.name: (-1.0, 1.0) for op in graph.operators}, float_output=True)
-    description = Description(
-        name="product",
-        version=__version__,
-        licence="Apache-2.0",
-        labels=tuple(map(str, range(CLASSES))),
-        preprocessing=Preprocessing(resolution=SIDE),
-    )
     with (
         tempfile.TemporaryDirectory() as folder,
         zipfile.ZipFile(ARCHIVE, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
     ):
-        for target in WRITERS:
-            if target.variant or target.precision is Precision.FLOAT16:
-                continue
-            name = product_file(target.runtime, target.precision.value)
-            writer = importlib.import_module(f"edgenet.convert.{target.writer}")
-            getattr(writer, f"write_{target.precision.value}")(
-                quantized if target.precision is Precision.INT8 else graph,
-                Path(folder) / name,
-                description=description,
-            )
+        for product in PRODUCTS:
+            write(product, Path(folder))
         for file in sorted(Path(folder).iterdir()):
             # The same bytes whenever it is run.
             archive.writestr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +20,11 @@ from edgenet.cli.options import (
     split,
 )
 from edgenet.cli.output import StepProgress, print_json
-from edgenet.errors import RuntimeRefused, UsageError
+from edgenet.errors import EdgenetError, RuntimeRefused, UsageError
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
+    from edgenet.data.sample import Dataset
     from edgenet.measure.evaluate import Evaluation
     from edgenet.measure.profile import Plan, Profile
 
@@ -36,6 +38,7 @@ Examples:
 """
 FEW_PICTURES, MANY_PICTURES = 100, 1000
 """How many labelled pictures stand behind the accuracy, quick and not."""
+NOT_EVALUATED = "interrupted before all pictures were shown"
 
 
 class LayerDetail(str, Enum):
@@ -108,6 +111,7 @@ def profile(
     from edgenet.board.machine import Machine
     from edgenet.board.target import load_target
     from edgenet.bundle import load_bundle
+    from edgenet.data.dataset import open_dataset
     from edgenet.measure import profile as measure
     from edgenet.report.profile import profile_text
     from edgenet.report.profile_record import profile_document
@@ -119,8 +123,10 @@ def profile(
     chosen = tuple(name for name in asked if name != measure.NULL)
     kinds = precisions(precision)
     artifacts = found.select(chosen, kinds) if chosen or not asked else ()
-    artifacts = measure.runnable(found, artifacts, null=measure.NULL in asked)
+    if measure.NULL in asked:
+        artifacts = (*artifacts, measure.null_artifact(found))
     plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
+    dataset = None if data is None else open_dataset(data, labelled=True)
     path = output or record_path(found, "profile")
     check_writable(path)
     machine = Machine()
@@ -129,20 +135,27 @@ def profile(
         result = measure.profile(
             found, artifacts, plan, machine=machine, target=board.target, step=progress.step
         )
-        evaluation = _evaluate(found, result, data, progress)
-    document = profile_document(found, result, evaluation, board=board, command=command)
+        # What was measured is written down whatever becomes of the pictures.
+        problem: BaseException | None = None if result.complete else KeyboardInterrupt()
+        answers: Evaluation | str = NOT_EVALUATED
+        try:
+            if problem is None:
+                answers = _evaluate(found, result, dataset, progress)
+        except (EdgenetError, KeyboardInterrupt) as error:
+            answers, problem = str(error) or NOT_EVALUATED, error
+            result = replace(result, complete=False)
+    document = profile_document(found, result, answers, board=board, command=command)
+    save_document(document, path)
     if as_json:
         print_json(document)
     else:
         every = layers is LayerDetail.ALL
         typer.echo(
-            profile_text(found, result, evaluation, board=board, command=command, every_layer=every)
+            profile_text(found, result, answers, board=board, command=command, every_layer=every)
         )
-    save_document(document, path)
-    if not as_json:
         typer.echo(f"record: {path}")
-    if not result.complete:
-        raise KeyboardInterrupt
+    if problem is not None:
+        raise problem
     refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in chosen]
     if refused:
         raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
@@ -171,8 +184,6 @@ def _plan(
     *,
     quick: bool,
 ) -> Plan:
-    from dataclasses import replace
-
     from edgenet.measure.profile import Plan
     from edgenet.measure.timing import PUBLISHED, QUICK
 
@@ -189,18 +200,18 @@ def _plan(
 
 
 def _evaluate(
-    bundle: Bundle, profile: Profile, data: str | None, progress: StepProgress
-) -> Evaluation | None:
-    """Return what the answers of the artefacts that ran are worth."""
-    from edgenet.data.dataset import open_dataset
+    bundle: Bundle, profile: Profile, dataset: Dataset | None, progress: StepProgress
+) -> Evaluation | str:
+    """Return what the answers of the artefacts that ran are worth, or why that is not known."""
     from edgenet.measure.evaluate import evaluate
-    from edgenet.measure.profile import NULL
+    from edgenet.measure.profile import NOTHING_COMPUTED, NULL
     from edgenet.measure.quality import pictures_for
 
     ran = dict.fromkeys(each.artifact for each in profile.measured if each.artifact.runtime != NULL)
-    if not ran or not profile.complete:
-        return None
-    dataset = pictures_for(bundle) if data is None else open_dataset(data, labelled=True)
-    dataset = dataset.draw(FEW_PICTURES if profile.plan.quick else MANY_PICTURES, seed=0)
+    if not ran:
+        return NOTHING_COMPUTED
+    dataset = (dataset or pictures_for(bundle)).draw(
+        FEW_PICTURES if profile.plan.quick else MANY_PICTURES, seed=0
+    )
     done = progress.step(f"answers on {dataset.name}", total=len(dataset.samples))
     return evaluate(bundle, dataset, tuple(ran), on_sample=done)

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.bundle import LayerWork
-from edgenet.measure.layers import BETWEEN, LayerTime, LayerTimes
+from edgenet.measure.layers import LayerTime, LayerTimes
 from edgenet.measure.roofline import Bound
 
 WORST = 3
 SHORT_MS = 0.03
 """A layer that takes less pays mostly for being called."""
+LEAST_SHARE = 0.01
 FEW_MULT_ADDS = 20
 """For each value moved; a depthwise 3 x 3 has 4.5, a pointwise layer of 128 channels 64."""
 
@@ -43,10 +44,16 @@ def worst(
         Loss(
             layer=time.layer,
             lost_ms=lost_ms,
-            words="; ".join(_reasons(time, bound, work, fallbacks)),
+            words="; ".join(
+                [
+                    _took(time.duration_ms, bound.get(time.layer)),
+                    *_reasons(time, time.duration_ms, work.get(time.layer), fallbacks),
+                ]
+            ),
         )
         for time in times.layers
-        if (lost_ms := time.duration_ms - _bound_ms(time, bound)) > 0
+        if time.duration_ms is not None
+        and (lost_ms := time.duration_ms - _bound_ms(time, bound)) > 0
     ]
     return tuple(sorted(losses, key=lambda loss: -loss.lost_ms)[:WORST])
 
@@ -55,22 +62,38 @@ def _bound_ms(time: LayerTime, bounds: Mapping[str, Bound]) -> float:
     return bounds[time.layer].bound_ms if time.layer in bounds else 0.0
 
 
+def _took(duration_ms: float, bound: Bound | None) -> str:
+    if bound is None:
+        return f"{duration_ms:.3g} ms"
+    reached = bound.bound_ms / duration_ms
+    share = f"{reached:.0%}" if reached >= LEAST_SHARE else f"below {LEAST_SHARE:.0%}"
+    return f"{duration_ms:.3g} ms, {bound.by} allows {bound.bound_ms:.2g} ({share})"
+
+
 def _reasons(
-    time: LayerTime,
-    bounds: Mapping[str, Bound],
-    work: Mapping[str, LayerWork],
-    fallbacks: Sequence[str],
+    time: LayerTime, duration_ms: float, layer: LayerWork | None, fallbacks: Sequence[str]
 ) -> Iterator[str]:
-    if time.layer == BETWEEN:
+    """Yield why a layer takes so long; without its work it is what lies between layers."""
+    if layer is None:
         kinds = sorted({found.operator.kind for found in time.operators})
         yield f"what the runtime puts between layers: {', '.join(kinds)}"
         return
-    layer, bound = work[time.layer], bounds.get(time.layer)
-    if bound is not None:
-        reached = f"{bound.bound_ms / time.duration_ms:.0%}"
-        yield f"{time.duration_ms:.3g} ms, {bound.by} allows {bound.bound_ms:.2g} ({reached})"
     if time.layer in fallbacks:
         yield f"is in 8 bits but was computed in {time.precision}"
+    yield from _nature(layer)
+    if duration_ms < SHORT_MS:
+        yield "so short that calling it counts"
+    beside = [
+        found.operator.kind
+        for found in time.operators
+        if (found.duration_ns or 0.0) / 1e6 < duration_ms / 2
+    ]
+    if len(time.operators) > 1 and beside:
+        yield f"with {', '.join(sorted(set(beside)))}"
+
+
+def _nature(layer: LayerWork) -> Iterator[str]:
+    """Yield what is slow about a layer on any machine."""
     moved = max(layer.read + layer.written + layer.weights, 1)
     if layer.kind == "depthwise convolution":
         yield (
@@ -83,11 +106,3 @@ def _reasons(
         yield f"thin: {layer.mult_adds / moved:.1f} mult-adds for each value moved"
     elif not layer.mult_adds:
         yield f"{layer.kind}: moves {moved:,} values and multiplies nothing"
-    if time.duration_ms < SHORT_MS:
-        yield "so short that calling it counts"
-    if len(time.operators) > 1:
-        further = [
-            found for found in time.operators if found.duration_ns / 1e6 < time.duration_ms / 2
-        ]
-        if further:
-            yield f"with {', '.join(sorted({found.operator.kind for found in further}))}"

@@ -46,7 +46,6 @@ class Launch:
 
     def __init__(self, runtime: str, path: Path, *, threads: int, images: Path) -> None:
         """Start the process; `images` is a .npy file of (n, H, W, 3) uint8 RGB, shown in turn."""
-        self._name = f"{path} in {runtime}"
         self._request: dict[str, Any] = {
             "runtime": runtime,
             "path": str(path),
@@ -59,6 +58,7 @@ class Launch:
         self.interrupted = False
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "edgenet.measure.launched", str(child_end)],
+            bufsize=0,  # nothing is left to be written when the child has died
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -85,6 +85,14 @@ class Launch:
         """
         answer = self._ask("open", **self._request)
         return Opened(**{**answer, "affinity": tuple(answer["affinity"])})
+
+    def exchange(self, path: Path, images: Path) -> Opened:
+        """Load another artefact, with its own images, in place of the one before.
+
+        Raises what `open` raises.
+        """
+        self._request |= {"path": str(path), "images": str(images)}
+        return self.open()
 
     def warm_up(self, rules: Rules) -> tuple[WarmUp, int | None]:
         """Warm up; return how, and the peak of resident memory in bytes."""
@@ -113,6 +121,7 @@ class Launch:
         answer = self._ask("operators", **self._request, runs=runs)
         return OperatorTimes(
             by=answer["by"],
+            resolution_ns=answer["resolution_ns"],
             times=tuple(
                 OperatorTime(
                     operator=OperatorReport(**entry["operator"]), duration_ns=entry["duration_ns"]
@@ -137,7 +146,6 @@ class Launch:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
-            self._process.stdin.flush()
             line = self._reply()
         except KeyboardInterrupt:
             if not partial:
@@ -172,7 +180,8 @@ class Launch:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._errors.seek(0)
         words = self._errors.read().decode(errors="replace")[-LAST_WORDS:].strip()
+        name = f"{self._request['path']} in {self._request['runtime']}"
         return RuntimeRefused(
-            f"{self._name}: its process {how} during {what.replace('_', ' ')}"
+            f"{name}: its process {how} during {what.replace('_', ' ')}"
             + (f" ({words})" if words else "")
         )

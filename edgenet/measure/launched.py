@@ -66,7 +66,7 @@ class Child:
 
     def warm_up(self, *, rules: Mapping[str, Any]) -> Answer:
         """Warm up, and tell the peak of memory so far: nothing is allocated after it."""
-        found = timing.warm_up(self._run, timing.Rules(**rules), stopped=self._stopped)
+        found = timing.warm_up(self._run, timing.Rules(**rules))
         return {**asdict(found), "peak_rss_bytes": _status_bytes("VmHWM")}
 
     def back_to_back(self, *, runs: int, seconds: float) -> Answer:
@@ -83,7 +83,11 @@ class Child:
             seconds=seconds,
             stopped=self._stopped,
         )
-        return {"samples_ns": list(found.samples_ns), "missed": found.missed}
+        return {
+            "samples_ns": list(found.samples_ns),
+            "missed": found.missed,
+            "reachable_per_second": found.reachable_per_second,
+        }
 
     def operators(self, *, runtime: str, path: str, threads: int, images: str, runs: int) -> Answer:
         """Time every operator of the artefact, on the images in turn."""

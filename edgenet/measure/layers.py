@@ -6,7 +6,7 @@ runtime adds between layers (transposes, reorders, conversions) belongs to none 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,8 @@ class LayerTime:
 
     layer: str
     """`BETWEEN` for what belongs to none."""
-    duration_ms: float
+    duration_ms: float | None
+    """Of its operators whose time is known; None where none is."""
     precision: str
     """What its main operator, the one that takes longest, computes on."""
     operators: tuple[OperatorTime, ...]
@@ -38,11 +39,13 @@ class LayerTimes:
     by: Literal["profiler", "prefix"]
     layers: tuple[LayerTime, ...]
     """In the network's order, what lies between them last."""
+    resolution_ms: float
+    """What the operators' times are counted in."""
 
     @property
     def total_ms(self) -> float:
-        """Return the sum over everything that runs."""
-        return sum(layer.duration_ms for layer in self.layers)
+        """Return the sum over everything whose time is known."""
+        return sum(layer.duration_ms or 0.0 for layer in self.layers)
 
 
 def fold(found: OperatorTimes, layers: Sequence[LayerWork]) -> LayerTimes:
@@ -54,6 +57,7 @@ def fold(found: OperatorTimes, layers: Sequence[LayerWork]) -> LayerTimes:
     return LayerTimes(
         by=found.by,
         layers=tuple(_layer(name, operators) for name, operators in owned.items() if operators),
+        resolution_ms=found.resolution_ns / 1e6,
     )
 
 
@@ -70,22 +74,20 @@ def owner(operator: str, layers: Sequence[str]) -> str:
 
 
 def _layer(name: str, operators: Sequence[OperatorTime]) -> LayerTime:
-    main = max(operators, key=lambda time: time.duration_ns)
+    main = max(operators, key=lambda time: time.duration_ns or 0.0)
+    known_ns = [time.duration_ns for time in operators if time.duration_ns is not None]
     return LayerTime(
         layer=name,
-        duration_ms=sum(time.duration_ns for time in operators) / 1e6,
+        duration_ms=sum(known_ns) / 1e6 if known_ns else None,
         precision=main.operator.precision,
         operators=tuple(operators),
     )
 
 
-def fallbacks(
-    times: LayerTimes, layers: Sequence[LayerWork], meant_in_float: Sequence[str]
-) -> tuple[str, ...]:
-    """Return the layers of an INT8 artefact that compute in float although they are in 8 bits."""
-    weighted = {layer.name for layer in layers if layer.weights}
+def fallbacks(times: LayerTimes, int8_layers: Collection[str]) -> tuple[str, ...]:
+    """Return those of the layers in 8 bits that were computed in float."""
     return tuple(
         layer.layer
         for layer in times.layers
-        if layer.layer in weighted - set(meant_in_float) and layer.precision != "int8"
+        if layer.layer in int8_layers and layer.precision != "int8"
     )

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 from edgenet.board.machine import Machine
 from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
 from edgenet.board.sensors import power_sensors
-from edgenet.board.state import State
+from edgenet.board.state import READINGS, State
 from edgenet.board.target import Target
-from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.bundle import Artifact, Bundle
 from edgenet.errors import RuntimeRefused
 from edgenet.golden import prepare_pictures
 from edgenet.measure.launch import Launch, Opened
-from edgenet.measure.layers import LayerTimes, fallbacks, fold
-from edgenet.measure.roofline import Bound, Peaks, bounds, measure_peaks
+from edgenet.measure.layer_profile import Layers, profile_layers, with_limits
+from edgenet.measure.peaks import Peaks, measure_peaks
 from edgenet.measure.timing import PUBLISHED, Paced, Rules, WarmUp
 
 Step = Callable[..., Callable[[], None]]
@@ -36,10 +37,13 @@ SYNTHETIC = "noise"
 IDLE_SECONDS = 2.0
 """For how long the board's power is read before anything runs."""
 OPERATOR_RUNS = 30
-QUICK_OPERATOR_RUNS = 13
+QUICK_OPERATOR_RUNS = 20
 SOAK_SECONDS = 60.0
 INTERRUPTED = "interrupted"
+NOTHING_COMPUTED = "nothing is computed"
 NO_LAYERS = "not asked for"
+UNKNOWN_LAYERS = "the manifest, older than 1.2, does not name the layers; convert the model again"
+NO_STATE = State(unknown=dict.fromkeys(READINGS, "no reading of the sensors ended in time"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +84,6 @@ class InferenceEnergy:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layers:
-    """Where the time of one artefact goes, and how near to the machine's limit that is."""
-
-    times: LayerTimes
-    bounds: tuple[Bound, ...]
-    """Empty for a bundle whose manifest does not say what its layers have to do."""
-    fallbacks: tuple[str, ...]
-    """Layers that are in 8 bits and were computed in float."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
     """One artefact with one number of threads, in one launch."""
 
@@ -103,7 +96,7 @@ class Measured:
     paced: Paced | None
     """None when it was interrupted before."""
     soak: tuple[Paced, ...]
-    """Minute by minute."""
+    """Minute by minute, whole ones only."""
     before: State
     during: tuple[State, ...]
     after: State
@@ -167,14 +160,7 @@ def profile(
         )
         try:
             for threads in plan.threads:
-                if plan.layers:
-                    done = step(f"measure this machine's peak, {_threads(threads)}")
-                    outcome.peaks[threads] = measure_peaks(threads)
-                    done()
-                for artifact in artifacts:
-                    done = step(f"{artifact.label}, {_threads(threads)}")
-                    _try(outcome, setting, artifact, threads)
-                    done()
+                _measure_all(outcome, setting, artifacts, threads, step)
             complete = True
         except KeyboardInterrupt:
             if not outcome.measured:
@@ -185,7 +171,7 @@ def profile(
     return Profile(
         plan=plan,
         pictures=pictures,
-        measured=tuple(outcome.measured),
+        measured=tuple(_with_limits(each, bundle, outcome.peaks) for each in outcome.measured),
         not_run=tuple(outcome.not_run.items()),
         peaks=tuple(outcome.peaks.values()),
         idle_w=setting.idle_w,
@@ -193,10 +179,9 @@ def profile(
     )
 
 
-def runnable(bundle: Bundle, artifacts: Sequence[Artifact], *, null: bool) -> tuple[Artifact, ...]:
-    """Return `artifacts`, followed by the null runtime in place of the first if it is wanted."""
-    stand_in = replace(bundle.artifacts[0], runtime=NULL, variant=None)
-    return (*artifacts, *((stand_in,) if null else ()))
+def null_artifact(bundle: Bundle) -> Artifact:
+    """Return what the null runtime loads: the first artefact, of which it reads nothing."""
+    return replace(bundle.artifacts[0], runtime=NULL, variant=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -250,6 +235,32 @@ def _idle_power(machine: Machine, target: Target) -> float | None:
     return mean_power_w(sampler.power_samples)
 
 
+def _measure_all(
+    outcome: _Outcome, setting: _Setting, artifacts: Sequence[Artifact], threads: int, step: Step
+) -> None:
+    """Measure every artefact, and the machine's peak before and after: its best moment counts."""
+    limited = (
+        setting.plan.layers
+        and setting.bundle.layers
+        and any(each.runtime != NULL for each in artifacts)
+    )
+    if limited:
+        outcome.peaks[threads] = _peaks(threads, step)
+    for artifact in artifacts:
+        done = step(f"{artifact.label}, {_threads(threads)}")
+        _try(outcome, setting, artifact, threads)
+        done()
+    if limited:
+        outcome.peaks[threads] = outcome.peaks[threads].or_better(_peaks(threads, step))
+
+
+def _peaks(threads: int, step: Step) -> Peaks:
+    done = step(f"this machine's peak, {_threads(threads)}")
+    found = measure_peaks(threads)
+    done()
+    return found
+
+
 def _try(outcome: _Outcome, setting: _Setting, artifact: Artifact, threads: int) -> None:
     """Measure one artefact; raises `KeyboardInterrupt` after keeping what was interrupted."""
     try:
@@ -258,7 +269,7 @@ def _try(outcome: _Outcome, setting: _Setting, artifact: Artifact, threads: int)
         outcome.not_run[artifact] = str(error)
         return
     if setting.plan.layers and found.complete:
-        found = replace(found, layers=_layers(setting, found, outcome.peaks[threads]))
+        found = replace(found, layers=_layers(setting, found))
     outcome.measured.append(found)
     if not found.complete or found.layers == INTERRUPTED:
         raise KeyboardInterrupt
@@ -282,8 +293,10 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
             )
         soak: list[Paced] = []
         while len(soak) < plan.soak_minutes and not launch.interrupted:
-            soak.append(launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS))
-    states = tuple(sample.state for sample in sampler.samples)
+            minute = launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS)
+            if not launch.interrupted:
+                soak.append(minute)
+    states = tuple(sample.state for sample in sampler.samples) or (NO_STATE,)
     window = energy(sampler.power_samples, started_ns, ended_ns, idle_power_w=setting.idle_w)
     return Measured(
         artifact=artifact,
@@ -313,35 +326,29 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
     )
 
 
-def _layers(setting: _Setting, measured: Measured, peaks: Peaks) -> Layers | str:
-    artifact, bundle = measured.artifact, setting.bundle
-    if artifact.runtime == NULL:
-        return "nothing is computed"
-    runs = QUICK_OPERATOR_RUNS if setting.plan.quick else OPERATOR_RUNS
+def _layers(setting: _Setting, measured: Measured) -> Layers | str:
+    if measured.artifact.runtime == NULL:
+        return NOTHING_COMPUTED
+    if not setting.bundle.layers:
+        return UNKNOWN_LAYERS
     try:
-        with Launch(
-            artifact.runtime,
-            bundle.path(artifact),
+        return profile_layers(
+            setting.bundle,
+            measured.artifact,
             threads=measured.threads,
             images=setting.images,
-        ) as launch:
-            times = fold(launch.operators(runs=runs), bundle.layers)
+            runs=QUICK_OPERATOR_RUNS if setting.plan.quick else OPERATOR_RUNS,
+        )
     except RuntimeRefused as error:
         return str(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    return Layers(
-        times=times,
-        bounds=bounds(times, bundle.layers, peaks) if bundle.layers else (),
-        fallbacks=fallbacks(times, bundle.layers, _meant_in_float(bundle, artifact)),
-    )
 
 
-def _meant_in_float(bundle: Bundle, artifact: Artifact) -> tuple[str, ...]:
-    """Return the layers that compute in float by intention; every one of a float artefact."""
-    if artifact.precision is not Precision.INT8:
-        return tuple(layer.name for layer in bundle.layers)
-    for found in bundle.quantizations:
-        if found.name == artifact.quantization:
-            return found.float_layers
-    return ()
+def _with_limits(measured: Measured, bundle: Bundle, peaks: Mapping[int, Peaks]) -> Measured:
+    """Return `measured` with its layers held against the peaks, where there are both."""
+    if isinstance(measured.layers, str) or measured.threads not in peaks:
+        return measured
+    inference_ms = median(measured.back_to_back_ns) / 1e6
+    layers = with_limits(measured.layers, inference_ms, bundle, peaks[measured.threads])
+    return replace(measured, layers=layers)

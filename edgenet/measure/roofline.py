@@ -1,86 +1,37 @@
-"""How close to the machine's limit: its peaks, and the least time that each layer could take.
+"""How close to the machine's limit: the least time that each layer could take, and all of them.
 
 A layer cannot be faster than its mult-adds at the best rate that this machine was seen to reach,
 nor than its bytes at the best bandwidth: the larger of both is its bound, and the bound over the
 time that it took is the fraction reached (the roofline of Williams, Waterman and Patterson 2009).
-Rates are the best that any installed runtime reaches on a large product, bandwidth is that of
-numpy's copies of arrays of the same size: what stays in a cache is held against the cache.
 
 It knows no kernel: one that needs fewer mult-adds than the plain sum (Winograd's convolution) may
-pass its bound, and is then said to, without a fraction.
+pass its bound, as does any when the peak was measured too low. Neither gets a fraction, and where
+they make up much of the time the whole gets none.
 """
 
 from __future__ import annotations
 
-import tempfile
-import threading
-import time
-import zipfile
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
-
-import numpy as np
 
 from edgenet.bundle import LayerWork
-from edgenet.errors import EdgenetError
-from edgenet.measure.launch import Launch
-from edgenet.measure.layers import BETWEEN, LayerTimes
-from edgenet.measure.timing import QUICK
-
-ARCHIVE = Path(str(files("edgenet.measure") / "product_networks.zip"))
-"""Written by tools/make_product_networks.py."""
-CHANNELS = 1024
-SIDE = 32
-PRODUCT_MULT_ADDS = 2 * SIDE**2 * CHANNELS**2 + SIDE**2 * CHANNELS * 3 + CHANNELS * 8
-ENDINGS = {"onnxruntime": ".onnx", "openvino": ".xml", "litert": ".tflite"}
-PRECISIONS = ("float32", "int8")
-QUICK_SHARE = 5
-"""Percentile of a product's runs that the peak is taken from: the machine at its best."""
-
-COPIED_BYTES = tuple(1 << power for power in range(16, 28))
-"""Sizes of the arrays that are copied: 64 KiB to 128 MiB."""
-COPY_SECONDS = 0.05
-"""Of copies at each size, and at least `LEAST_COPIES`."""
-LEAST_COPIES = 8
+from edgenet.measure.layers import BETWEEN, LayerTime, LayerTimes
+from edgenet.measure.peaks import Peaks
 
 MOST_FRACTION = 1.05
-"""A peak that a layer passes by more is wrong, and no fraction of it is told."""
+"""A peak that is passed by more is wrong, and no fraction of it is told."""
+MOST_PASSED = 0.1
+"""Of the time of all layers may be in layers that passed their bound, for a share in all."""
+LEAST_COUNTS = 10
+"""Of a profiler's clock, before a fraction is made of them."""
 BYTES = {"float32": 4, "float16": 4, "bfloat16": 2, "int8": 1}
 """Of a value where it is computed on; float16 weights are widened on loading."""
 
-
-def product_file(runtime: str, precision: str) -> str:
-    """Return the name of a network's file in the archive."""
-    return f"product_{precision}{ENDINGS[runtime]}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """The best rate of multiply-adds in one precision."""
-
-    mult_adds_per_second: float
-    runtime: str
-    """Which reached it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Peaks:
-    """What this machine was seen to reach with a number of threads."""
-
-    threads: int
-    rates: Mapping[str, Rate]
-    """By precision; one that no installed runtime computes in is missing."""
-    bandwidth: tuple[tuple[int, float], ...]
-    """Bytes in work and bytes a second, read and written, in rising order of the former."""
-
-    def seconds_for_bytes(self, moved: float, working_set: float) -> float:
-        """Return the least time for bytes that lie within so many."""
-        sizes = [size for size, _ in self.bandwidth]
-        place = min(bisect_left(sizes, working_set), len(sizes) - 1)
-        return moved / self.bandwidth[place][1]
+NOT_TIMED = "no time stands out of the noise"
+PASSED = (
+    "passes its bound: the peak was measured too low, or it needs fewer mult-adds (Winograd), or "
+    "its time is the difference of two pieces and came out too short"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,107 +42,87 @@ class Bound:
     bound_ms: float
     by: str
     """`compute` or `memory`, whichever is the larger."""
-    fraction: float | None
-    """Of the bound's speed; None where the bound was passed, so that the peak must be wrong."""
+    fraction: float | str
+    """Of the bound's speed, or why there is none."""
 
 
-def measure_peaks(threads: int) -> Peaks:
-    """Return the peaks with `threads`; takes about 3 s for each installed runtime and precision."""
-    with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            archive.extractall(folder)
-        rates = {
-            precision: max(found, key=lambda rate: rate.mult_adds_per_second)
-            for precision in PRECISIONS
-            if (found := list(_rates(Path(folder), precision, threads)))
-        }
-    return Peaks(threads=threads, rates=rates, bandwidth=tuple(_bandwidths(threads)))
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How near an artefact came to what the machine could do."""
+
+    bounds: tuple[Bound, ...]
+    """Of every layer that ran as an operator of its own."""
+    fraction: float | str
+    """In all: the bounds' sum over the time of an inference, or why there is none."""
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """Return the layers that were faster than their bound."""
+        return tuple(bound.layer for bound in self.bounds if bound.fraction == PASSED)
 
 
-def _rates(folder: Path, precision: str, threads: int) -> Iterator[Rate]:
-    images = folder / "images.npy"
-    np.save(images, np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8))
-    for runtime in ENDINGS:
-        path = folder / product_file(runtime, precision)
-        try:
-            with Launch(runtime, path, threads=threads, images=images) as launch:
-                launch.open()
-                launch.warm_up(QUICK)
-                samples = launch.back_to_back(runs=20, seconds=1.0)
-        except EdgenetError:
-            continue  # not installed, or refused here: no rate comes from it
-        best_ns = float(np.percentile(samples, QUICK_SHARE))
-        yield Rate(mult_adds_per_second=PRODUCT_MULT_ADDS / best_ns * 1e9, runtime=runtime)
+def limits(
+    times: LayerTimes, inference_ms: float, layers: Sequence[LayerWork], peaks: Peaks
+) -> Limits:
+    """Return the bounds of the layers that were timed, and the share of the limit in all.
+
+    `inference_ms` is the median of whole runs, without a profiler. Peaks without any rate of
+    mult-adds bound nothing, and give no bounds.
+    """
+    if "float32" not in peaks.rates:
+        return Limits(bounds=(), fraction="no installed runtime has run the products for a peak")
+    bounds = tuple(_bounds(times, {layer.name: layer for layer in layers}, peaks))
+    return Limits(bounds=bounds, fraction=_in_all(times, bounds, inference_ms))
 
 
-def _bandwidths(threads: int) -> Iterator[tuple[int, float]]:
-    """Yield bytes in work and bytes a second; a larger array is never credited with more."""
-    fastest = [(2 * size, _copy_rate(size, threads)) for size in COPIED_BYTES]
-    for index, (size, _) in enumerate(fastest):
-        yield size, max(rate for _, rate in fastest[index:])
-
-
-def _copy_rate(size: int, threads: int) -> float:
-    """Return bytes read and written a second while `threads` copy `size` bytes between them."""
-    each = size // threads
-    # Both are written once: a page that is touched for the first time costs more than its copy.
-    pairs = [(np.ones(each, np.uint8), np.ones(each, np.uint8)) for _ in range(threads)]
-    rates = [0.0] * threads
-
-    def copy(index: int) -> None:
-        source, target = pairs[index]
-        until = time.perf_counter() + COPY_SECONDS
-        taken: list[float] = []
-        while (began := time.perf_counter()) < until or len(taken) < LEAST_COPIES:
-            np.copyto(target, source)
-            taken.append(time.perf_counter() - began)
-        rates[index] = 2 * each / min(taken)
-
-    workers = [threading.Thread(target=copy, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(rates)
-
-
-def bounds(times: LayerTimes, layers: Sequence[LayerWork], peaks: Peaks) -> tuple[Bound, ...]:
-    """Return the bound of every layer that was timed, as it computes here."""
-    work = {layer.name: layer for layer in layers}
-    weights_bytes = sum(
-        work[time.layer].weights * BYTES.get(time.precision, 4)
-        for time in times.layers
-        if time.layer != BETWEEN
-    )
-    return tuple(
-        _bound(
-            work[time.layer],
-            time.precision,
-            time.duration_ms,
-            weights_bytes=weights_bytes,
-            peaks=peaks,
+def _bounds(times: LayerTimes, work: dict[str, LayerWork], peaks: Peaks) -> Iterator[Bound]:
+    timed = [time for time in times.layers if time.layer != BETWEEN]
+    weights_bytes = sum(work[time.layer].weights * _value_bytes(time) for time in timed)
+    for time in timed:
+        layer, value = work[time.layer], _value_bytes(time)
+        rate = peaks.rates.get(time.precision) or peaks.rates["float32"]
+        compute = layer.mult_adds / rate.mult_adds_per_second
+        values = (layer.read + layer.written) * value
+        # Its inputs were just made and lie near; all the weights go by between two of its runs.
+        memory = peaks.seconds_for_bytes(values, values)
+        memory += peaks.seconds_for_bytes(layer.weights * value, weights_bytes)
+        bound_ms = 1e3 * max(compute, memory)
+        yield Bound(
+            layer=layer.name,
+            bound_ms=bound_ms,
+            by="compute" if compute >= memory else "memory",
+            fraction=_fraction(bound_ms, time.duration_ms, times.resolution_ms),
         )
-        for time in times.layers
-        if time.layer != BETWEEN
-    )
 
 
-def _bound(
-    layer: LayerWork, precision: str, duration_ms: float, *, weights_bytes: float, peaks: Peaks
-) -> Bound:
-    value = BYTES.get(precision, 4)
-    rate = peaks.rates.get(precision) or peaks.rates["float32"]
-    compute = layer.mult_adds / rate.mult_adds_per_second
-    values = (layer.read + layer.written) * value
-    # Its inputs were just made and lie near; all the weights go by between two runs of a layer.
-    memory = peaks.seconds_for_bytes(values, values) + peaks.seconds_for_bytes(
-        layer.weights * value, weights_bytes
+def _value_bytes(time: LayerTime) -> int:
+    return BYTES.get(time.precision, 4)
+
+
+def _fraction(bound_ms: float, duration_ms: float | None, resolution_ms: float) -> float | str:
+    if duration_ms is None:
+        return NOT_TIMED
+    if duration_ms < LEAST_COUNTS * resolution_ms:
+        return f"takes fewer than {LEAST_COUNTS} counts of the profiler's {resolution_ms:g} ms"
+    fraction = bound_ms / duration_ms
+    return fraction if fraction <= MOST_FRACTION else PASSED
+
+
+def _in_all(times: LayerTimes, bounds: Sequence[Bound], inference_ms: float) -> float | str:
+    """Return the share of the limit that an inference reached, or why there is none to tell."""
+    passed = {bound.layer for bound in bounds if bound.fraction == PASSED}
+    taken_ms = {time.layer: time.duration_ms or 0.0 for time in times.layers}
+    passed_ms = sum(taken_ms[layer] for layer in passed)
+    if passed_ms > MOST_PASSED * times.total_ms:
+        return (
+            f"{', '.join(sorted(passed))} took {passed_ms / times.total_ms:.0%} of the time and "
+            f"each {PASSED}"
+        )
+    # What passed its bound shows with its own time that the machine can do that.
+    least_ms = sum(
+        taken_ms[bound.layer] if bound.layer in passed else bound.bound_ms for bound in bounds
     )
-    bound_ms = 1e3 * max(compute, memory)
-    fraction = bound_ms / duration_ms if duration_ms > 0 else float("inf")
-    return Bound(
-        layer=layer.name,
-        bound_ms=bound_ms,
-        by="compute" if compute >= memory else "memory",
-        fraction=fraction if fraction <= MOST_FRACTION else None,
-    )
+    fraction = least_ms / inference_ms
+    if fraction > MOST_FRACTION:
+        return f"the layers' bounds take {fraction:.2f} times the inference: a peak is too low"
+    return fraction

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+
 Clock = Callable[[], int]
 """Returns monotonic nanoseconds."""
 
@@ -22,7 +24,7 @@ SETTLED = 0.02
 MOST_RUNS = 200_000
 """A record keeps every sample; what takes microseconds would fill it without end."""
 LATE = 0.05
-"""Saturated: more than this share of the frames found the one before still in work."""
+"""Saturated: more than this share of the frames came while another was in work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +65,23 @@ class Paced:
     """The rate that was asked for."""
     missed: int
     """Frames that came and went while the one before was in work."""
+    reachable_per_second: float | None
+    """The highest rate that would not have saturated; None without runs."""
 
     @property
     def saturated(self) -> bool:
         """Tell whether the model cannot keep up with the rate."""
-        return self.missed > LATE * (self.missed + len(self.samples_ns))
+        return _saturated(self.missed, len(self.samples_ns))
 
-    @property
-    def reachable_per_second(self) -> float:
-        """Return the rate at which all but one run in twenty would end before the next frame."""
-        slow = sorted(self.samples_ns)[int((1 - LATE) * (len(self.samples_ns) - 1))]
-        return 1e9 / slow
+
+def _saturated(missed: float, met: int) -> bool:
+    return missed > LATE * (missed + met)
 
 
 def warm_up(
     run: Callable[[], object],
     rules: Rules,
     *,
-    stopped: Callable[[], bool] = lambda: False,
     now: Clock = time.perf_counter_ns,
 ) -> WarmUp:
     """Run until two windows in a row have like medians, and at least as long as `rules` say."""
@@ -95,7 +96,7 @@ def warm_up(
         stable = before is not None and abs(current - before) < SETTLED * current
         before = current
         enough = runs >= rules.warm_up_runs and seconds >= rules.warm_up_seconds
-        if stopped() or (enough and stable) or seconds >= rules.give_up_seconds:
+        if (enough and stable) or seconds >= rules.give_up_seconds:
             return WarmUp(runs=runs, seconds=seconds, stable=stable)
 
 
@@ -149,7 +150,7 @@ def paced(
     that come meanwhile and goes on with the next: nothing queues, so no latency grows.
     """
     interval = round(1e9 / frames_per_second)
-    samples = array("q")
+    samples, spans = array("q"), array("q")
     missed = 0
     due = now()
     until = due + int(seconds * 1e9)
@@ -161,9 +162,26 @@ def paced(
         run()
         ended = now()
         samples.append(ended - began)
-        late = max(0, ended - due) // interval
+        spans.append(ended - due)
+        late = spans[-1] // interval
         missed += late
         due += (late + 1) * interval
         if due >= until and len(samples) >= runs:
             break
-    return Paced(samples_ns=samples, frames_per_second=frames_per_second, missed=missed)
+    return Paced(
+        samples_ns=samples,
+        frames_per_second=frames_per_second,
+        missed=missed,
+        reachable_per_second=_reachable_per_second(spans) if spans else None,
+    )
+
+
+def _reachable_per_second(spans_ns: Sequence[int]) -> float:
+    """Return the highest rate at which spans from a tick to the end of its run miss few enough."""
+    spans_s = np.asarray(spans_ns) / 1e9
+    low, high = 0.0, 1.0 / float(spans_s.min())
+    for _ in range(50):
+        rate = (low + high) / 2
+        missed = np.floor(spans_s * rate).sum()
+        low, high = (low, rate) if _saturated(missed, len(spans_s)) else (rate, high)
+    return low

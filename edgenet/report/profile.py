@@ -9,8 +9,10 @@ from edgenet.board.detect import Board
 from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
 from edgenet.measure.explain import worst
+from edgenet.measure.layer_profile import Layers
 from edgenet.measure.layers import BETWEEN
-from edgenet.measure.profile import InferenceEnergy, Layers, Measured, Profile
+from edgenet.measure.profile import InferenceEnergy, Measured, Profile
+from edgenet.measure.roofline import Bound, Limits
 from edgenet.measure.statistics import summarise
 from edgenet.report.profile_record import saturation
 from edgenet.report.table import render, size
@@ -21,14 +23,18 @@ PARETO = "*"
 def profile_text(
     bundle: Bundle,
     profile: Profile,
-    evaluation: Evaluation | None,
+    evaluation: Evaluation | str,
     *,
     board: Board,
     command: Sequence[str],
     every_layer: bool,
 ) -> str:
-    """Return the whole report, with a table of every layer if it is wanted."""
-    answers = {result.artifact: result for result in evaluation.results} if evaluation else {}
+    """Return the whole report, with a table of every layer if it is wanted.
+
+    `evaluation` is of the same artefacts, or says why there is none.
+    """
+    results = () if isinstance(evaluation, str) else evaluation.results
+    answers = {result.artifact: result for result in results}
     parts = [
         _table(profile, answers),
         "\n".join(_notes(profile, evaluation, board)),
@@ -58,8 +64,8 @@ def _table(profile: Profile, answers: Mapping[Artifact, ArtifactResult]) -> str:
                 str(found.threads),
                 *_back_to_back(found),
                 *_paced(found),
-                f"{found.opened.first_inference_ns / 1e6:.3g}",
-                f"{found.opened.load_ns / 1e6:.3g}",
+                _ms(found.opened.first_inference_ns / 1e6),
+                _ms(found.opened.load_ns / 1e6),
                 "-" if found.memory.peak_bytes is None else size(found.memory.peak_bytes),
                 *_answers(answers.get(found.artifact)),
             )
@@ -120,7 +126,9 @@ def _paced(found: Measured) -> tuple[str, str]:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
 
 
 def _answers(result: ArtifactResult | None) -> tuple[str, str]:
@@ -132,8 +140,9 @@ def _answers(result: ArtifactResult | None) -> tuple[str, str]:
     )
 
 
-def _notes(profile: Profile, evaluation: Evaluation | None, board: Board) -> Iterator[str]:
-    yield f"{PARETO} none other is both as fast and as right"
+def _notes(profile: Profile, evaluation: Evaluation | str, board: Board) -> Iterator[str]:
+    if not isinstance(evaluation, str):
+        yield f"{PARETO} none other is both as fast and as right"
     if profile.plan.quick:
         yield "quick: too few runs for figures that are published"
     if not profile.complete:
@@ -142,7 +151,9 @@ def _notes(profile: Profile, evaluation: Evaluation | None, board: Board) -> Ite
         ": EMULATED, so no time here is that of any board" if board.emulated else ""
     )
     yield f"timed on {profile.pictures}; no outlier is dropped, a percentile has ten samples beyond"
-    if evaluation:
+    if isinstance(evaluation, str):
+        yield f"no accuracy or agreement: {evaluation}"
+    else:
         yield f"answers on {evaluation.dataset}: n = {len(evaluation.pictures)}" + (
             f", agreement with {evaluation.reference.label}" if evaluation.reference else ""
         )
@@ -169,13 +180,26 @@ def _remarks(profile: Profile) -> Iterator[str]:
         if len(found.soak) > 1:
             yield f"{name}: {_soak(found)}"
         if isinstance(found.layers, Layers) and found.layers.fallbacks:
-            yield f"{name}: in 8 bits but computed in float: {', '.join(found.layers.fallbacks)}"
+            yield f"{name}: {_fallen_back(found.artifact, found.layers)}"
         for problem in found.sensor_problems:
             yield f"{name}: {problem}"
 
 
+def _fallen_back(artifact: Artifact, layers: Layers) -> str:
+    """Return which layers were computed in float, and whether that was to be expected."""
+    count = len(layers.int8_layers)
+    every = len(layers.fallbacks) == count
+    which = f"all {count} layers" if every else ", ".join(layers.fallbacks)
+    meant = f", as it is made for {artifact.variant}" if artifact.variant else ""
+    return f"in 8 bits but computed in float{meant}: {which}"
+
+
 def _name(found: Measured) -> str:
-    return f"{found.artifact.label}, {found.threads} thread{'s' if found.threads > 1 else ''}"
+    return f"{found.artifact.label}, {_threads(found.threads)}"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _why(found: Measured) -> list[str]:
@@ -205,36 +229,37 @@ def _losses(bundle: Bundle, profile: Profile) -> Iterator[str]:
         return
     for peaks in profile.peaks:
         rates = ", ".join(
-            f"{rate.mult_adds_per_second / 1e9:.3g} thousand million mult-adds/s in {precision} "
+            f"{rate.mult_adds_per_second / 1e9:.3g} billion mult-adds/s in {precision} "
             f"({rate.runtime})"
             for precision, rate in peaks.rates.items()
         )
-        yield f"This machine's peak with {peaks.threads} threads: {rates}"
+        yield f"this machine's peak, {_threads(peaks.threads)}: {rates or 'unknown'}"
     for found in profile.measured:
         if isinstance(found.layers, str):
             yield f"{_name(found)}: no layers ({found.layers})"
             continue
-        yield f"{_name(found)}: {_reached(found, found.layers)}"
+        yield f"{_name(found)}: {_reached(found.layers)}"
         for loss in worst(
-            found.layers.times, found.layers.bounds, bundle.layers, found.layers.fallbacks
+            found.layers.times, _bounds(found.layers), bundle.layers, found.layers.fallbacks
         ):
             yield f"  {loss.layer}: {loss.words}"
 
 
-def _reached(found: Measured, layers: Layers) -> str:
+def _bounds(layers: Layers) -> tuple[Bound, ...]:
+    return layers.limits.bounds if isinstance(layers.limits, Limits) else ()
+
+
+def _reached(layers: Layers) -> str:
     """Return what share of the machine's limit the whole reached, or why there is none."""
     how = "by its profiler" if layers.times.by == "profiler" else "by prefix"
     text = f"layers {layers.times.total_ms:.3g} ms {how}"
-    if not layers.bounds:
-        return f"{text}; this bundle does not say what its layers have to do: convert it again"
-    passed = [bound.layer for bound in layers.bounds if bound.fraction is None]
-    p50_ms = summarise(found.back_to_back_ns).p50
-    share = sum(bound.bound_ms for bound in layers.bounds) / p50_ms if p50_ms else None
-    if share is not None:
-        text += f", {share:.0%} of the machine's limit"
-    if passed:
-        text += f"; faster than their bound, so without a fraction: {', '.join(passed)}"
-    return text
+    if isinstance(layers.limits, str):
+        return f"{text}; {layers.limits}"
+    share, passed = layers.limits.fraction, layers.limits.passed
+    if isinstance(share, str):
+        return f"{text}; no share of the machine's limit: {share}"
+    faster = f"; faster than their bound: {', '.join(passed)}" if passed else ""
+    return f"{text}, {share:.0%} of the machine's limit{faster}"
 
 
 def _layer_table(bundle: Bundle, profile: Profile) -> str:
@@ -244,9 +269,7 @@ def _layer_table(bundle: Bundle, profile: Profile) -> str:
     ]
     if not columns:
         return ""
-    names = [layer.name for layer in bundle.layers] or [
-        layer.layer for layer in columns[0][1].times.layers if layer.layer != BETWEEN
-    ]
+    names = [layer.name for layer in bundle.layers]
     return render(
         ("layer, ms (share of limit)", *(_column(found) for found, _ in columns)),
         [(name, *(_cell(name, layers) for _, layers in columns)) for name in (*names, BETWEEN)],
@@ -259,8 +282,8 @@ def _column(found: Measured) -> str:
 
 def _cell(name: str, layers: Layers) -> str:
     time = next((time for time in layers.times.layers if time.layer == name), None)
-    if time is None:
+    if time is None or time.duration_ms is None:
         return "-"
-    bound = next((bound for bound in layers.bounds if bound.layer == name), None)
-    share = f" ({bound.fraction:.0%})" if bound and bound.fraction is not None else ""
+    bound = next((bound for bound in _bounds(layers) if bound.layer == name), None)
+    share = "" if bound is None or isinstance(bound.fraction, str) else f" ({bound.fraction:.0%})"
     return f"{time.duration_ms:.3f}{share}"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
 from edgenet.board.detect import Board
-from edgenet.bundle import Artifact, Bundle
-from edgenet.measure.evaluate import ArtifactResult, Evaluation
-from edgenet.measure.profile import NULL, InferenceEnergy, Layers, Measured, Profile
-from edgenet.measure.roofline import Bound, Peaks
+from edgenet.bundle import Bundle
+from edgenet.measure.evaluate import Evaluation
+from edgenet.measure.layer_profile import Layers
+from edgenet.measure.layers import LayerTime
+from edgenet.measure.peaks import Peaks
+from edgenet.measure.profile import NOTHING_COMPUTED, NULL, InferenceEnergy, Measured, Plan, Profile
+from edgenet.measure.roofline import Bound, Limits
 from edgenet.measure.statistics import summarise
 from edgenet.measure.timing import Paced
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
+    NO_REFERENCE,
     SCHEMA_VERSION,
     answer_fields,
     artifact_fields,
@@ -26,27 +30,30 @@ from edgenet.report.record import (
     unknown,
 )
 
-NOT_EVALUATED = "interrupted before the pictures were shown"
 INTERRUPTED = "interrupted before"
-PASSED = "the bound was passed, so the peak is wrong or fewer mult-adds were needed"
+NO_SOAK = "not asked for; --soak MINUTES does it"
+NO_TIME = "does not stand out of the noise of its measurement"
+NO_BOUND = "it lies between the layers, or no peak is known"
 
 
 def profile_document(
     bundle: Bundle,
     profile: Profile,
-    evaluation: Evaluation | None,
+    evaluation: Evaluation | str,
     *,
     board: Board,
     command: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the JSON document of a profile; `evaluation` is of the same artefacts."""
+    """Return the JSON document of a profile; `evaluation` is of the same artefacts, or the reason.
+
+    There is none where it was interrupted or nothing can answer.
+    """
     shared = {
         "schema_version": SCHEMA_VERSION,
         "command": list(command),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "bundle_sha256": bundle.sha256,
     }
-    answers = {result.artifact: result for result in evaluation.results} if evaluation else {}
     return {
         **shared,
         "kind": "profile",
@@ -55,11 +62,10 @@ def profile_document(
         "board": board_document(board),
         "complete": profile.complete,
         "shown": profile.pictures,
-        **({"data": data_fields(evaluation)} if evaluation else {}),
-        "reference": evaluation and evaluation.reference and artifact_fields(evaluation.reference),
+        **_shown(evaluation),
         "peaks": [_peaks(peaks) for peaks in profile.peaks],
         "records": [
-            {**shared, **_record(bundle, profile, measured, answers, evaluation)}
+            {**shared, **_record(profile, measured), **_answers(bundle, measured, evaluation)}
             for measured in profile.measured
         ],
         "not_run": [
@@ -69,13 +75,17 @@ def profile_document(
     }
 
 
-def _record(
-    bundle: Bundle,
-    profile: Profile,
-    measured: Measured,
-    answers: Mapping[Artifact, ArtifactResult],
-    evaluation: Evaluation | None,
-) -> dict[str, Any]:
+def _shown(evaluation: Evaluation | str) -> dict[str, Any]:
+    """Return which pictures the artefacts answered, and which artefact's answers are the norm."""
+    if isinstance(evaluation, str):
+        return {**unknown("data", evaluation), **unknown("reference", evaluation)}
+    data = {"data": data_fields(evaluation)}
+    if evaluation.reference is None:
+        return {**data, **unknown("reference", NO_REFERENCE)}
+    return {**data, "reference": artifact_fields(evaluation.reference)}
+
+
+def _record(profile: Profile, measured: Measured) -> dict[str, Any]:
     paced = measured.paced
     return {
         "artifact": artifact_fields(measured.artifact),
@@ -96,12 +106,11 @@ def _record(
         },
         "paced": None if paced is None else _paced(paced),
         **({} if paced else {"paced_reason": INTERRUPTED}),
-        **_soak(measured.soak),
+        **_soak(measured.soak, profile.plan),
         "memory": {
             "peak_rss_bytes": measured.memory.peak_bytes,
             "before_load_bytes": measured.memory.before_load_bytes,
         },
-        **_answers(bundle, measured, answers, evaluation),
         "state": {
             "before": state_document(measured.before),
             "during": [state_document(state) for state in measured.during],
@@ -114,17 +123,13 @@ def _record(
     }
 
 
-def _answers(
-    bundle: Bundle,
-    measured: Measured,
-    answers: Mapping[Artifact, ArtifactResult],
-    evaluation: Evaluation | None,
-) -> dict[str, Any]:
-    if evaluation and measured.artifact in answers:
-        return answer_fields(answers[measured.artifact], evaluation, trained=bundle.model.trained)
-    return no_answer_fields(
-        "nothing is computed" if measured.artifact.runtime == NULL else NOT_EVALUATED
-    )
+def _answers(bundle: Bundle, measured: Measured, evaluation: Evaluation | str) -> dict[str, Any]:
+    if measured.artifact.runtime == NULL:
+        return no_answer_fields(NOTHING_COMPUTED)
+    if isinstance(evaluation, str):
+        return no_answer_fields(evaluation)
+    (result,) = (each for each in evaluation.results if each.artifact == measured.artifact)
+    return answer_fields(result, evaluation, trained=bundle.model.trained)
 
 
 def _latency(measured: Measured) -> dict[str, Any]:
@@ -157,13 +162,14 @@ def _paced(paced: Paced) -> dict[str, Any]:
         "fps": paced.frames_per_second,
         "missed": paced.missed,
         "saturated": paced.saturated,
-        "reachable_fps": paced.reachable_per_second if paced.samples_ns else None,
+        "reachable_fps": paced.reachable_per_second,
+        **({} if paced.samples_ns else {"reachable_fps_reason": INTERRUPTED}),
     }
 
 
-def _soak(soak: Sequence[Paced]) -> dict[str, Any]:
+def _soak(soak: Sequence[Paced], plan: Plan) -> dict[str, Any]:
     if len(soak) < 2:
-        return unknown("soak", "not asked for; --soak MINUTES does it")
+        return unknown("soak", INTERRUPTED if plan.soak_minutes else NO_SOAK)
     first, last = (summarise(minute.samples_ns) for minute in (soak[0], soak[-1]))
     return {
         "soak": {
@@ -202,31 +208,55 @@ def _energy(found: InferenceEnergy | str) -> dict[str, Any]:
 def _layers(found: Layers | str) -> dict[str, Any]:
     if isinstance(found, str):
         return unknown("layers", found)
-    bounds = {bound.layer: bound for bound in found.bounds}
+    bounds: dict[str, Bound] = {}
+    if isinstance(found.limits, Limits):
+        bounds = {bound.layer: bound for bound in found.limits.bounds}
     return {
-        "layers": [
-            {
-                "layer": layer.layer,
-                "duration_ms": layer.duration_ms,
-                "precision": layer.precision,
-                **_bound(bounds.get(layer.layer)),
-                "operators": [
-                    {**asdict(time.operator), "duration_ms": time.duration_ns / 1e6}
-                    for time in layer.operators
-                ],
-            }
-            for layer in found.times.layers
-        ],
+        "layers": [_layer(layer, bounds.get(layer.layer)) for layer in found.times.layers],
         "layers_by": found.times.by,
+        "layers_resolution_ms": found.times.resolution_ms,
         "fallbacks": list(found.fallbacks),
+        **_limit(found.limits),
     }
+
+
+def _layer(layer: LayerTime, bound: Bound | None) -> dict[str, Any]:
+    return {
+        "layer": layer.layer,
+        **_duration(layer.duration_ms),
+        "precision": layer.precision,
+        **_bound(bound),
+        "operators": [
+            {
+                **asdict(time.operator),
+                **_duration(None if time.duration_ns is None else time.duration_ns / 1e6),
+            }
+            for time in layer.operators
+        ],
+    }
+
+
+def _duration(duration_ms: float | None) -> dict[str, Any]:
+    return unknown("duration_ms", NO_TIME) if duration_ms is None else {"duration_ms": duration_ms}
 
 
 def _bound(bound: Bound | None) -> dict[str, Any]:
     if bound is None:
-        return {}
-    fields = {"bound_ms": bound.bound_ms, "bound_by": bound.by, "fraction": bound.fraction}
-    return fields if bound.fraction is not None else {**fields, "fraction_reason": PASSED}
+        return unknown("bound_ms", NO_BOUND)
+    return {"bound_ms": bound.bound_ms, "bound_by": bound.by, **_fraction(bound.fraction)}
+
+
+def _limit(found: Limits | str) -> dict[str, Any]:
+    """Return the share of the machine's limit that an inference reached in all."""
+    if isinstance(found, str):
+        return unknown("limit", found)
+    if isinstance(found.fraction, str):
+        return unknown("limit", found.fraction)
+    return {"limit": {"fraction": found.fraction, "passed": list(found.passed)}}
+
+
+def _fraction(found: float | str) -> dict[str, Any]:
+    return unknown("fraction", found) if isinstance(found, str) else {"fraction": found}
 
 
 def _peaks(peaks: Peaks) -> dict[str, Any]:

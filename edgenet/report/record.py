@@ -23,6 +23,7 @@ from edgenet.measure.evaluate import ArtifactResult, Evaluation
 from edgenet.measure.statistics import BEYOND, Summary
 
 SCHEMA_VERSION = "1.1"
+NO_REFERENCE = "no float artefact could run beside it"
 NOT_TIMED = "evaluate does not time; edgenet profile does"
 TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
@@ -176,7 +177,7 @@ def _accuracy(result: ArtifactResult, *, trained: bool) -> dict[str, Any]:
 
 def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str, Any]:
     if found is None or reference is None:
-        return unknown("agreement", "no float artefact could run beside it")
+        return unknown("agreement", NO_REFERENCE)
     agreement: dict[str, Any] = {
         "with": artifact_fields(reference),
         "top1": _proportion(found.top1),

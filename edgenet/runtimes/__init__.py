@@ -59,8 +59,8 @@ class OperatorTime:
     """How long one operator takes within a run."""
 
     operator: OperatorReport
-    duration_ns: float
-    """The median of the runs; by prefix a difference, below 0 where noise made it so."""
+    duration_ns: float | None
+    """Of a typical run; None where it does not stand out of the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,8 @@ class OperatorTimes:
     by: Literal["profiler", "prefix"]
     """Who tells: the runtime itself, or the network cut after each operator, whose time is what
     the longer piece takes more than the shorter."""
+    resolution_ns: float
+    """What times are counted in: a thousand for a profiler that counts whole microseconds."""
     times: tuple[OperatorTime, ...]
     """In the order in which they run."""
 

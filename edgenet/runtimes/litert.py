@@ -11,13 +11,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgenet.errors import MissingExtra, RuntimeRefused
 from edgenet.runtimes import (
@@ -32,11 +33,13 @@ from edgenet.runtimes import (
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 """Distributions by the package that they install, the preferred first."""
 
-
 WARM_UP_RUNS = 3
 """Of each pair of pieces, which are not counted."""
 QUICK_SHARE = 10
 """Percentile of a piece's runs that stands for it."""
+DRAWS = 500
+"""Of the bootstrap that tells a difference from noise."""
+Int64Array = npt.NDArray[np.int64]
 IDENTIFIER = b"TFL3"
 STDERR = 2
 INFORMATION = ("INFO:", "WARNING: All log messages before absl")
@@ -63,25 +66,44 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
 def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:
     """Return what each operator adds to the time of the network cut after it.
 
-    The Python package has no profiler. Two neighbouring pieces run in turn, twice on each image
-    with the second run timed, so that both find their weights in the cache and share whatever the
-    machine does meanwhile; their tenth percentiles are compared, as a difference of two times is
-    small and a disturbance is not. Raises `RuntimeRefused` for tflite-runtime, which cannot cut.
+    The Python package has no profiler. Two neighbouring pieces run in turn, so that they share
+    whatever the machine does meanwhile, and their tenth percentiles are compared, as a difference
+    of two times is small and a disturbance is not. One thread is timed by its own clock, which
+    stands while another process has its core. Raises `RuntimeRefused` for tflite-runtime, which
+    cannot cut.
     """
+    whole, _ = _interpreter(path, threads)  # it checks the file, which the schema does not
     cut = _cutter(path)
-    whole, _ = _interpreter(path, threads)
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     times = []
     shorter: LiteRtSession | None = None
     for index, report in _reports(whole).items():
         if not cut.computes(index):
             continue
         longer = LiteRtSession(*_interpreter(cut.after(index), threads))
-        pair = [piece for piece in (longer, shorter) if piece]
-        taken = [[piece.invoke_ns(image[None]) for piece in pair] for image in images]
-        quick, *before = np.percentile(taken[WARM_UP_RUNS:], QUICK_SHARE, axis=0)
-        times.append(OperatorTime(operator=report, duration_ns=float(quick - sum(before))))
+        taken_ns = [
+            (longer.invoke_ns(image[None], clock), shorter.invoke_ns(image[None], clock))
+            if shorter
+            else (longer.invoke_ns(image[None], clock), 0)
+            for image in images
+        ]
+        added_ns = _difference_ns(np.array(taken_ns[WARM_UP_RUNS:]))
+        times.append(OperatorTime(operator=report, duration_ns=added_ns))
         shorter = longer
-    return OperatorTimes(by="prefix", times=tuple(times))
+    return OperatorTimes(by="prefix", resolution_ns=1.0, times=tuple(times))
+
+
+def _difference_ns(taken_ns: Int64Array) -> float | None:
+    """Return what the longer piece takes more, of (n, 2) runs of both; None if that may be 0.
+
+    It may where the 95 % bootstrap interval of the difference reaches down to 0.
+    """
+    drawn = np.random.default_rng(0).integers(len(taken_ns), size=(DRAWS, len(taken_ns)))
+    longer, shorter = np.percentile(taken_ns[drawn], QUICK_SHARE, axis=1).T
+    if np.percentile(longer - shorter, 2.5) <= 0:
+        return None
+    longest, shortest = np.percentile(taken_ns, QUICK_SHARE, axis=0)
+    return float(longest - shortest)
 
 
 def _reports(interpreter: Any) -> dict[int, OperatorReport]:
@@ -171,13 +193,12 @@ class LiteRtSession:
             for name, index in self._outputs.items()
         }
 
-    def invoke_ns(self, image: UInt8Array) -> int:
-        """Return how long the second of two runs takes, without what goes in and out."""
+    def invoke_ns(self, image: UInt8Array, clock: Callable[[], int]) -> int:
+        """Return how long a run takes, without what goes in and out."""
         self._interpreter.set_tensor(self._input["index"], image)
+        began = clock()
         self._interpreter.invoke()
-        began = time.perf_counter_ns()
-        self._interpreter.invoke()
-        return time.perf_counter_ns() - began
+        return clock() - began
 
     def close(self) -> None:
         """Release the model."""

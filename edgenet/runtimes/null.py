@@ -34,7 +34,7 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:  #
 
 def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:  # noqa: ARG001
     """Return no operators: none run."""
-    return OperatorTimes(by="profiler", times=())
+    return OperatorTimes(by="profiler", resolution_ns=1.0, times=())
 
 
 class NullSession:

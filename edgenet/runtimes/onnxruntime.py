@@ -13,10 +13,10 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ from edgenet.runtimes import (
 
 WARM_UP_RUNS = 10
 """Of a profile, which are not counted."""
+MICROSECOND = 1000
+"""In ns; what a profile counts in."""
 PROVIDER = "CPUExecutionProvider"
 KERNEL = re.compile(r"(?P<name>.*?)(_token_\d+)?(_nchwc)?_kernel_time")
 """What a profile calls a node that ran: its name, marks of the fusing that made it, the event."""
@@ -81,11 +83,18 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
     runs = _profile(path, threads, images)[WARM_UP_RUNS:]
     return OperatorTimes(
         by="profiler",
+        resolution_ns=MICROSECOND,
         times=tuple(
-            OperatorTime(operator=kernel[0][0], duration_ns=median(ns for _, ns in kernel))
+            OperatorTime(operator=kernel[0][0], duration_ns=_typical([ns for _, ns in kernel]))
             for kernel in zip(*runs, strict=True)
         ),
     )
+
+
+def _typical(durations_ns: Sequence[int]) -> float | None:
+    """Return the mean of the middle half: a median of whole microseconds would be one itself."""
+    beside = len(durations_ns) // 4
+    return fmean(sorted(durations_ns)[beside : len(durations_ns) - beside]) or None
 
 
 def _profile(
@@ -106,7 +115,7 @@ def _profile(
                 kind=event["args"]["op_name"],
                 precision=_first_type(event["args"]),
             ),
-            1000 * int(event["dur"]),
+            MICROSECOND * int(event["dur"]),
         )
         for event in events
         if (kernel := KERNEL.fullmatch(event["name"]))

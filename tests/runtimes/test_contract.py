@@ -1,7 +1,9 @@
-"""One suite for every runtime that there is a file for."""
+"""One suite for every runtime that there is a file for; null keeps all but the answers."""
 
 import subprocess
 import sys
+import time
+from statistics import median
 
 import numpy as np
 import pytest
@@ -10,14 +12,18 @@ from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.data import fashion_mnist
 from edgenet.errors import RuntimeRefused, UsageError
+from edgenet.measure.layers import fold
+from edgenet.measure.profile import null_artifact
 from edgenet.preprocess import prepare
 from edgenet.runtimes.torch import TorchSession
 
+NULL = "null"
 PACKAGES = {
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
     "litert": ("ai_edge_litert", "tflite_runtime"),
 }
+COMPUTING = [name for name in runtimes.names() if name != NULL]
 LAYERS = ["stem", *(f"conv_{part}_{n}" for n in range(1, 14) for part in ("dw", "pw"))]
 """The convolutions of the network, in order."""
 
@@ -27,10 +33,16 @@ def runtime(request):
     return request.param
 
 
+def artifact_of(runtime, bundle, precision=Precision.FLOAT32):
+    if runtime == NULL:
+        return null_artifact(bundle)
+    (found,) = bundle.select((runtime,), (precision,))
+    return found
+
+
 @pytest.fixture
 def artifact(runtime, small_bundle):
-    (found,) = small_bundle.select((runtime,), (Precision.FLOAT32,))
-    return found
+    return artifact_of(runtime, small_bundle)
 
 
 @pytest.fixture
@@ -40,6 +52,7 @@ def session(runtime, artifact, small_bundle):
     session.close()
 
 
+@pytest.mark.parametrize("runtime", COMPUTING, indirect=True)
 def test_agrees_with_torch(session, small_bundle, fashion):
     reference = TorchSession(
         fashion.module, resolution=64, mean=small_bundle.mean, std=small_bundle.std
@@ -51,6 +64,14 @@ def test_agrees_with_torch(session, small_bundle, fashion):
         assert found["logits"].shape == (1, 10)
         assert found["logits"].dtype == np.float32
         assert np.abs(found["logits"] - expected["logits"]).max() < 1e-3
+
+
+def test_null_answers_nothing_in_the_same_shape(small_bundle):
+    session = runtimes.load(NULL, small_bundle.path(null_artifact(small_bundle)))
+    found = session.run(np.full((1, 64, 64, 3), 200, np.uint8))
+    assert found.keys() == {"logits"}
+    np.testing.assert_array_equal(found["logits"], np.zeros((1, 10), np.float32))
+    assert found["logits"].dtype == np.float32
 
 
 def test_results_are_the_callers(session):
@@ -76,7 +97,7 @@ def test_another_image_is_refused(session, image):
 
 
 def test_says_where_it_runs(session):
-    assert session.device.startswith("CPU (")
+    assert session.device.startswith(("CPU (", "none ("))
     name, version = session.version.split()
     assert name
     assert version[0].isdigit()
@@ -89,6 +110,7 @@ def test_float32_means_float32(small_bundle):
         assert session.device.startswith("CPU (floats in f32")
 
 
+@pytest.mark.parametrize("runtime", COMPUTING)
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
 def test_says_in_which_precision_operators_run(runtime, precision, small_bundle):
     (artifact,) = small_bundle.select((runtime,), (precision,))
@@ -108,11 +130,57 @@ def test_says_in_which_precision_operators_run(runtime, precision, small_bundle)
     assert [operator.precision for operator in convolutions] == expected
 
 
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("runtime", COMPUTING)
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+def test_operators_take_time(runtime, precision, small_bundle):
+    """Every layer with weights is there, and all together take about as long as a run."""
+    path = small_bundle.path(artifact_of(runtime, small_bundle, precision))
+    found = runtimes.time_operators(runtime, path, IMAGES)
+    assert found.by == ("prefix" if runtime == "litert" else "profiler")
+    times = fold(found, small_bundle.layers)
+    timed = {layer.layer for layer in times.layers}
+    assert {layer.name for layer in small_bundle.layers if layer.weights} <= timed
+    known = [time.duration_ns for time in found.times if time.duration_ns is not None]
+    assert min(known) > 0
+    assert len(known) > len(found.times) / 2
+    whole_ms = median_run_ms(runtimes.load(runtime, path))
+    # A profiler costs microseconds an operator, and the machine is shared: it is generous.
+    assert 0.3 * whole_ms < times.total_ms < 4 * whole_ms + 0.1
+
+
+def median_run_ms(session):
+    taken = []
+    for image in np.repeat(IMAGES, 5, axis=0):
+        began = time.perf_counter_ns()
+        session.run(image[None])
+        taken.append(time.perf_counter_ns() - began)
+    session.close()
+    return median(taken) / 1e6
+
+
+def test_null_has_no_operators(small_bundle):
+    path = small_bundle.path(null_artifact(small_bundle))
+    assert runtimes.operators(NULL, path) == ()
+    assert runtimes.time_operators(NULL, path, IMAGES).times == ()
+
+
+@pytest.mark.parametrize("runtime", COMPUTING)
+def test_the_time_of_a_file_that_does_not_load(runtime, tmp_path):
+    path = tmp_path / "damaged"
+    path.write_bytes(b"TFL3 and no more")
+    with pytest.raises(RuntimeRefused):
+        runtimes.time_operators(runtime, path, IMAGES)
+
+
 def test_closes_twice(session):
     session.close()
     session.close()
 
 
+@pytest.mark.parametrize("runtime", COMPUTING)
 def test_a_damaged_file_is_refused(runtime, artifact, small_bundle, tmp_path):
     for path in artifact.files:
         data = (small_bundle.root / path).read_bytes()
@@ -121,6 +189,7 @@ def test_a_damaged_file_is_refused(runtime, artifact, small_bundle, tmp_path):
         runtimes.load(runtime, tmp_path / artifact.files[0])
 
 
+@pytest.mark.parametrize("runtime", COMPUTING)
 def test_a_missing_package_names_the_extra(runtime, artifact, small_bundle):
     code = (
         f"import sys\nfor name in {PACKAGES[runtime]!r}: sys.modules[name] = None\n"
