@@ -1,4 +1,4 @@
-"""Comparison of two stored measurements, artefact by artefact.
+"""Comparison of two measurements, artefact by artefact; of stored ones, how it is made.
 
 Records of the same runtime, precision, variant and threads belong together. A latency differs only
 if the interval of the ratio over launches says so; two files of one launch each cannot tell,
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from edgenet.errors import NotComparable
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.conditions import Conditions, in_words, joined, of_documents, of_records
+from edgenet.measure.interleaved import InterleavedLaunch, Interleaving, ratio_of
 from edgenet.measure.statistics import (
     LEAST_LAUNCHES,
     PairedDifference,
@@ -85,6 +87,8 @@ class Pair:
     """Why there is none."""
     same_answers: Proportion | None
     """Images on which both find the same class best; None without an image in common."""
+    launches: tuple[InterleavedLaunch, ...] = ()
+    """Those in which both took turns; none where each side was stored by itself."""
 
     @property
     def label(self) -> str:
@@ -94,7 +98,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two stored measurements side by side."""
+    """Two measurements side by side."""
 
     base: Document
     new: Document
@@ -102,6 +106,8 @@ class Comparison:
     only_base: tuple[Record, ...]
     only_new: tuple[Record, ...]
     conditions: Conditions
+    interleaving: Interleaving | None = None
+    """None where the sides were measured at different times."""
 
 
 def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Comparison:
@@ -116,7 +122,9 @@ def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Com
             f"nothing in common: {base.source} has {_labels(base.records)}; "
             f"{new.source} has {_labels(new.records)}"
         )
-    pairs = tuple(_pair(before, after) for before, after in matched)
+    pairs = tuple(
+        paired(before, after, tuple(_latency_changes(before, after))) for before, after in matched
+    )
     conditions = joined(
         [
             of_documents(base, new),
@@ -163,17 +171,52 @@ def _match(
     )
 
 
-def _pair(base: Record, new: Record) -> Pair:
+def paired(
+    base: Record,
+    new: Record,
+    latencies: tuple[LatencyChange, ...],
+    launches: tuple[InterleavedLaunch, ...] = (),
+) -> Pair:
+    """Return one artefact on both sides, its answers compared image by image."""
     together = _together(base.predictions, new.predictions)
     accuracy = _accuracy(base, new, together)
     same = sum(before.top == after.top for before, after in together)
     return Pair(
         base=base,
         new=new,
-        latencies=tuple(_latency_changes(base, new)),
+        latencies=latencies,
         accuracy=accuracy if isinstance(accuracy, AccuracyChange) else None,
         accuracy_reason=accuracy if isinstance(accuracy, str) else None,
         same_answers=Proportion(right=same, n=len(together)) if together else None,
+        launches=launches,
+    )
+
+
+def interleaved_changes(launches: Sequence[InterleavedLaunch]) -> Iterator[LatencyChange]:
+    """Yield the change of p50 and, where launches know it, of p95; one ratio a launch."""
+    yield _interleaved_change(
+        "p50", [(launch.base_ms, launch.new_ms, launch.ratio) for launch in launches]
+    )
+    with_p95 = [
+        (*launch.p95_ms, launch.p95_ms[1] / launch.p95_ms[0])
+        for launch in launches
+        if launch.p95_ms is not None
+    ]
+    if with_p95:
+        yield _interleaved_change("p95", with_p95)
+
+
+def _interleaved_change(
+    percentile: str, launches: Sequence[tuple[float, float, float]]
+) -> LatencyChange:
+    """Return the change that launches tell, each as BASE in ms, NEW in ms and their ratio."""
+    base, new, ratios = zip(*launches, strict=True)
+    return LatencyChange(
+        name="inference_ms",
+        percentile=percentile,
+        base=Figure(ms=median(base), interval=None, launches=len(launches)),
+        new=Figure(ms=median(new), interval=None, launches=len(launches)),
+        ratio=ratio_of(ratios),
     )
 
 

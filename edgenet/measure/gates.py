@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgenet.measure.comparison import RUN_INTERLEAVED, Comparison, LatencyChange, Pair
+from edgenet.measure.interleaved import BUSY, waited
 from edgenet.measure.statistics import MOST_IMAGES, MOST_LAUNCHES, PairedDifference, Ratio
-from edgenet.measure.stored import Record
 
 GATED_PERCENTILE = "p50"
 """The p95 moves too much from launch to launch for a limit of a few percent; it is reported."""
@@ -65,7 +65,11 @@ def judge(comparison: Comparison, limits: Limits) -> tuple[Gate, ...]:
         if limits.max_drop_points is not None:
             gates.append(_drop_gate(pair, limits.max_drop_points))
     if limits != Limits():
-        gates += [_missing(record) for record in comparison.only_base]
+        gates += [
+            _missing(record.label, "a record of it in NEW") for record in comparison.only_base
+        ]
+        not_run = comparison.interleaving.not_run if comparison.interleaving else ()
+        gates += [_missing(label, f"a launch of it: {reason}") for label, reason in not_run]
     return tuple(gates)
 
 
@@ -89,8 +93,14 @@ def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
 def _slowdown_gate(pair: Pair, change: LatencyChange, percent: float) -> Gate:
     ratio = change.ratio
     interval = None if ratio is None else ratio.percent_interval
-    outcome = _outcome(interval, percent)
-    undecided = outcome is Outcome.CANNOT_TELL
+    outcome, would_tell = _outcome(interval, percent), change.would_tell
+    share = waited(pair.launches)
+    if outcome is Outcome.HOLDS and share is not None and share > BUSY:
+        # Waiting adds the same to both sides, so the ratio is nearer to 1 than that of the files.
+        outcome = Outcome.CANNOT_TELL
+        would_tell = f"a quieter machine: {share:.0%} of the time went by waiting for a processor"
+    elif outcome is Outcome.CANNOT_TELL and ratio is not None:
+        would_tell = _launches(ratio, 1 + percent / 100)
     return Gate(
         name="max_slowdown",
         unit="%",
@@ -99,9 +109,7 @@ def _slowdown_gate(pair: Pair, change: LatencyChange, percent: float) -> Gate:
         figure=f"{change.name} {change.percentile}",
         interval=interval,
         outcome=outcome,
-        would_tell=change.would_tell
-        if ratio is None
-        else (_launches(ratio, 1 + percent / 100) if undecided else None),
+        would_tell=would_tell,
     )
 
 
@@ -124,16 +132,16 @@ def _drop_gate(pair: Pair, points: float) -> Gate:
     )
 
 
-def _missing(record: Record) -> Gate:
+def _missing(artifact: str, would_tell: str) -> Gate:
     return Gate(
         name="present",
         unit="",
         limit=None,
-        artifact=record.label,
+        artifact=artifact,
         figure="artefact",
         interval=None,
         outcome=Outcome.CANNOT_TELL,
-        would_tell="a record of it in NEW",
+        would_tell=would_tell,
     )
 
 

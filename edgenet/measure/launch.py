@@ -121,6 +121,21 @@ class Launch:
             ),
         )
 
+    def waited_ns(self) -> int | None:
+        """Return how long its threads were ready to run and had no processor, in all so far.
+
+        None where the kernel does not count it, or when the process has ended.
+        """
+        try:
+            tasks = [
+                path.read_text(encoding="ascii").split()
+                for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+            ]
+        except OSError:
+            return None
+        # Time on a processor, time of waiting for one, turns: all 0 in a kernel that counts none.
+        return sum(int(task[1]) for task in tasks) if any(int(task[0]) for task in tasks) else None
+
     def close(self) -> None:
         """End the process; may be called twice."""
         if self._errors.closed:
