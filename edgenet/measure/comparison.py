@@ -193,17 +193,14 @@ def paired(
 
 
 def interleaved_changes(launches: Sequence[InterleavedLaunch]) -> Iterator[LatencyChange]:
-    """Yield the change of p50 and, where launches know it, of p95; one ratio a launch."""
+    """Yield the change of p50 and, where every launch knows it, of p95; one ratio a launch."""
     yield _interleaved_change(
         "p50", [(launch.base_ms, launch.new_ms, launch.ratio) for launch in launches]
     )
-    with_p95 = [
-        (*launch.p95_ms, launch.p95_ms[1] / launch.p95_ms[0])
-        for launch in launches
-        if launch.p95_ms is not None
-    ]
-    if with_p95:
-        yield _interleaved_change("p95", with_p95)
+    p95_ms = [launch.p95_ms for launch in launches if launch.p95_ms is not None]
+    # Launches that were slow have too few runs for it; without them it would be that of the fast.
+    if len(p95_ms) == len(launches):
+        yield _interleaved_change("p95", [(base, new, new / base) for base, new in p95_ms])
 
 
 def _interleaved_change(
