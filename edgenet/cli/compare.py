@@ -36,7 +36,9 @@ def compare(
     ] = None,
     max_slowdown: Annotated[
         str | None,
-        typer.Option(metavar="PERCENT", help="Fail unless each p50 surely grew by no more."),
+        typer.Option(
+            metavar="PERCENT", help="Fail unless each p50, or own time, surely grew by no more."
+        ),
     ] = None,
     max_drop: Annotated[
         str | None,

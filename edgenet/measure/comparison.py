@@ -31,7 +31,7 @@ RUN_INTERLEAVED = "edgenet profile NEW --against BASE"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One percentile of one latency on one side."""
+    """One percentile of one latency on one side, or its own time."""
 
     ms: float
     interval: tuple[float, float] | None
@@ -45,6 +45,7 @@ class LatencyChange:
 
     name: str
     percentile: str
+    """Or `own` for the own time of interleaved launches."""
     base: Figure
     new: Figure
     ratio: Ratio | None
@@ -193,28 +194,27 @@ def paired(
 
 
 def interleaved_changes(launches: Sequence[InterleavedLaunch]) -> Iterator[LatencyChange]:
-    """Yield the change of p50 and, where every launch knows it, of p95; one ratio a launch."""
-    yield _interleaved_change(
-        "p50", [(launch.base_ms, launch.new_ms, launch.ratio) for launch in launches]
-    )
-    p95_ms = [launch.p95_ms for launch in launches if launch.p95_ms is not None]
-    # Launches that were slow have too few runs for it; without them it would be that of the fast.
-    if len(p95_ms) == len(launches):
-        yield _interleaved_change("p95", [(base, new, new / base) for base, new in p95_ms])
+    """Yield the change of each figure that every launch knows, the deciding one first.
 
-
-def _interleaved_change(
-    percentile: str, launches: Sequence[tuple[float, float, float]]
-) -> LatencyChange:
-    """Return the change that launches tell, each as BASE in ms, NEW in ms and their ratio."""
-    base, new, ratios = zip(*launches, strict=True)
-    return LatencyChange(
-        name="inference_ms",
-        percentile=percentile,
-        base=Figure(ms=median(base), interval=None, launches=len(launches)),
-        new=Figure(ms=median(new), interval=None, launches=len(launches)),
-        ratio=ratio_of(ratios),
-    )
+    A launch that was slow has too few runs for a p95: without it, that of the others would be that
+    of the fast ones.
+    """
+    known = [launch.figures for launch in launches]
+    for name in known[0]:
+        if not all(name in figures for figures in known):
+            continue
+        turns = [figures[name] for figures in known]
+        base, new = (
+            Figure(ms=median(values), interval=None, launches=len(turns))
+            for values in ([each.base_ms for each in turns], [each.new_ms for each in turns])
+        )
+        yield LatencyChange(
+            name="inference_ms",
+            percentile=name,
+            base=base,
+            new=new,
+            ratio=ratio_of([each.ratio for each in turns]),
+        )
 
 
 def _latency_changes(base: Record, new: Record) -> Iterator[LatencyChange]:

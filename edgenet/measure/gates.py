@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgenet.measure.comparison import RUN_INTERLEAVED, Comparison, LatencyChange, Pair
-from edgenet.measure.interleaved import BUSY, waited
 from edgenet.measure.statistics import MOST_IMAGES, MOST_LAUNCHES, PairedDifference, Ratio
 
-GATED_PERCENTILE = "p50"
-"""The p95 moves too much from launch to launch for a limit of a few percent; it is reported."""
+GATED = ("own", "p50")
+"""The first of these that a latency has is gated. The p95 moves too much from launch to launch for
+a limit of a few percent; it is reported."""
 
 
 class Outcome(str, Enum):
@@ -74,7 +74,11 @@ def judge(comparison: Comparison, limits: Limits) -> tuple[Gate, ...]:
 
 
 def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
-    gated = [change for change in pair.latencies if change.percentile == GATED_PERCENTILE]
+    gated = [
+        change
+        for change in pair.latencies
+        if change.percentile == _gated_percentile(pair, change.name)
+    ]
     for change in gated:
         yield _slowdown_gate(pair, change, percent)
     if not gated:
@@ -90,17 +94,16 @@ def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
         )
 
 
+def _gated_percentile(pair: Pair, name: str) -> str | None:
+    known = [change.percentile for change in pair.latencies if change.name == name]
+    return next((percentile for percentile in GATED if percentile in known), None)
+
+
 def _slowdown_gate(pair: Pair, change: LatencyChange, percent: float) -> Gate:
     ratio = change.ratio
     interval = None if ratio is None else ratio.percent_interval
-    outcome, would_tell = _outcome(interval, percent), change.would_tell
-    share = waited(pair.launches)
-    if outcome is Outcome.HOLDS and share is not None and share > BUSY:
-        # Waiting adds the same to both sides, so the ratio is nearer to 1 than that of the files.
-        outcome = Outcome.CANNOT_TELL
-        would_tell = f"a quieter machine: {share:.0%} of the time went by waiting for a processor"
-    elif outcome is Outcome.CANNOT_TELL and ratio is not None:
-        would_tell = _launches(ratio, 1 + percent / 100)
+    outcome = _outcome(interval, percent)
+    undecided = outcome is Outcome.CANNOT_TELL
     return Gate(
         name="max_slowdown",
         unit="%",
@@ -109,7 +112,9 @@ def _slowdown_gate(pair: Pair, change: LatencyChange, percent: float) -> Gate:
         figure=f"{change.name} {change.percentile}",
         interval=interval,
         outcome=outcome,
-        would_tell=would_tell,
+        would_tell=change.would_tell
+        if ratio is None
+        else (_launches(ratio, 1 + percent / 100) if undecided else None),
     )
 
 

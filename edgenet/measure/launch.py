@@ -41,6 +41,19 @@ class Opened:
     """Processors that the process may run on."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Runs back to back."""
+
+    samples_ns: Sequence[int]
+    """Duration of each."""
+    elapsed_ns: int
+    """Of the block, with all that is between the runs."""
+    waited_ns: int | None
+    """For how long within it the threads, added up, were ready to run and had no processor; None
+    where the kernel does not count that."""
+
+
 class Launch:
     """A child process that holds one artefact. Close it, or use it in a `with`."""
 
@@ -98,6 +111,10 @@ class Launch:
         samples: Sequence[int] = answer["samples_ns"]
         return samples
 
+    def block(self, *, runs: int, seconds: float) -> Block:
+        """Return what `back_to_back` does, and for how long the process waited meanwhile."""
+        return Block(**self._ask("block", partial=True, runs=runs, seconds=seconds))
+
     def paced(self, frames_per_second: float, *, runs: int, seconds: float) -> Paced:
         """Return runs at a camera's rate; fewer when interrupted."""
         answer = self._ask(
@@ -120,21 +137,6 @@ class Launch:
                 for entry in answer["times"]
             ),
         )
-
-    def waited_ns(self) -> int | None:
-        """Return how long its threads were ready to run and had no processor, in all so far.
-
-        None where the kernel does not count it, or when the process has ended.
-        """
-        try:
-            tasks = [
-                path.read_text(encoding="ascii").split()
-                for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-            ]
-        except OSError:
-            return None
-        # Time on a processor, time of waiting for one, turns: all 0 in a kernel that counts none.
-        return sum(int(task[1]) for task in tasks) if any(int(task[0]) for task in tasks) else None
 
     def close(self) -> None:
         """End the process; may be called twice."""

@@ -29,7 +29,7 @@ from edgenet.measure.comparison import Comparison, Pair, interleaved_changes, pa
 from edgenet.measure.conditions import joined, of_documents, of_records
 from edgenet.measure.evaluate import Evaluation, evaluate
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
-from edgenet.measure.launch import Launch, Opened
+from edgenet.measure.launch import Block, Launch, Opened
 from edgenet.measure.profile import NULL, Step, shown_images
 from edgenet.measure.statistics import BEYOND
 from edgenet.measure.stored import Document, Prediction, Record, unmeasured
@@ -37,7 +37,7 @@ from edgenet.measure.timing import Rules
 
 LAUNCHES = 7
 ROUNDS = 20
-"""With ten, launches of equal files were seen to scatter four times as far."""
+"""With five, launches of equal files were seen to scatter three times as far."""
 BLOCK_SECONDS = 0.075
 """Longer than a time slice of the scheduler, shorter than most of what neighbours do."""
 LEAST_RUNS_A_BLOCK = 3
@@ -64,6 +64,7 @@ class Plan:
     launches: int = LAUNCHES
     rounds: int = ROUNDS
     block_seconds: float = BLOCK_SECONDS
+    warm_up: Rules = WARM_UP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +281,8 @@ def _launch(setting: _Setting, match: _Match, number: int) -> _Launched:
         ]
         # What is loaded first finds another memory than what comes second.
         opened = {side: sides[side].open() for side in draw.sample((0, 1), 2)}
-        warmed = {side: sides[side].warm_up(WARM_UP) for side in draw.sample((0, 1), 2)}
+        rules = setting.plan.warm_up
+        warmed = {side: sides[side].warm_up(rules) for side in draw.sample((0, 1), 2)}
         turns = take_turns(sides, setting.plan, draw, threads=match.threads)
     base, new = (_Opened(opened=opened[side], peak_bytes=warmed[side][1]) for side in (0, 1))
     return _Launched(base=base, new=new, turns=turns)
@@ -293,27 +295,47 @@ def take_turns(
 
     Raises `KeyboardInterrupt` when that came before all rounds were over.
     """
-    blocks: list[dict[int, Sequence[int]]] = []
-    before = [side.waited_ns() for side in sides]
+    rounds: list[tuple[Block, Block]] = []
     for _ in range(plan.rounds):
-        block = {}
+        taken: dict[int, Block] = {}
         for side in draw.sample((0, 1), 2):
-            block[side] = sides[side].back_to_back(
-                runs=LEAST_RUNS_A_BLOCK, seconds=plan.block_seconds
-            )
+            taken[side] = sides[side].block(runs=LEAST_RUNS_A_BLOCK, seconds=plan.block_seconds)
             if sides[side].interrupted:
                 raise KeyboardInterrupt
-        blocks.append(block)
-    after = [side.waited_ns() for side in sides]
-    taken_ns = sum(sum(samples) for block in blocks for samples in block.values())
-    waits = [end - begin for begin, end in zip(before, after, strict=True) if begin and end]
+        rounds.append((taken[0], taken[1]))
+    return summed_up(rounds, threads=threads)
+
+
+def summed_up(rounds: Sequence[tuple[Block, Block]], *, threads: int) -> InterleavedLaunch:
+    """Return what the blocks of BASE and NEW tell, round by round."""
+    own_ms = [(_own_ms(base, threads), _own_ms(new, threads)) for base, new in rounds]
+    known = tuple((base, new) for base, new in own_ms if base is not None and new is not None)
+    blocks = [block for both in rounds for block in both]
+    waits = [block.waited_ns for block in blocks if block.waited_ns is not None]
+    elapsed_ns = sum(block.elapsed_ns for block in blocks)
     return InterleavedLaunch(
-        rounds_ms=tuple(
-            (float(median(block[0])) / 1e6, float(median(block[1])) / 1e6) for block in blocks
+        rounds_own_ms=known if 2 * len(known) > len(rounds) else None,
+        rounds_p50_ms=tuple((_p50_ms(base), _p50_ms(new)) for base, new in rounds),
+        p95_ms=_p95_ms(
+            [[ns for both in rounds for ns in both[side].samples_ns] for side in (0, 1)]
         ),
-        p95_ms=_p95_ms([[ns for block in blocks for ns in block[side]] for side in (0, 1)]),
-        waited=min(1.0, sum(waits) / (taken_ns * threads)) if len(waits) == len(sides) else None,
+        waited=min(1.0, sum(waits) / (threads * elapsed_ns)) if len(waits) == len(blocks) else None,
     )
+
+
+def _own_ms(block: Block, threads: int) -> float | None:
+    """Return the mean of a block's runs without the waiting; None where that is not known.
+
+    Where several threads compute, each is taken to have waited for an equal part of it.
+    """
+    if block.waited_ns is None:
+        return None
+    own_ns = block.elapsed_ns - block.waited_ns / threads
+    return own_ns / len(block.samples_ns) / 1e6 if own_ns > 0 else None
+
+
+def _p50_ms(block: Block) -> float:
+    return float(median(block.samples_ns)) / 1e6
 
 
 def _p95_ms(samples_ns: Sequence[Sequence[int]]) -> tuple[float, float] | None:

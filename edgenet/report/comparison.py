@@ -32,6 +32,8 @@ GATE_NAMES = {
 OUTCOMES = {Outcome.FAILS: "failed", Outcome.CANNOT_TELL: "undecided", Outcome.HOLDS: "held"}
 DIGITS = {"%": 1, "points": 2}
 """Behind the point, of a change in this unit."""
+FIGURES = ("own", "p50", "p95")
+"""Of an interleaved launch."""
 NOT_JUDGED = "-"
 """One number a side, without a scatter to judge it by."""
 APART = (
@@ -137,7 +139,7 @@ def _latency_row(change: LatencyChange) -> Row:
     ratio = change.ratio
     seen = change.new.ms / change.base.ms if ratio is None else ratio.value
     return Row(
-        figure=f"{_spoken(change.name)} {change.percentile}, ms",
+        figure=f"{_spoken(f'{change.name} {change.percentile}')}, ms",
         base=_figure(change.base),
         new=_figure(change.new),
         change=_change(100 * (seen - 1), "%"),
@@ -239,7 +241,7 @@ def _how(turns: Interleaving, pairs: Sequence[Pair]) -> Iterator[str]:
     yield (
         f"NEW and BASE took turns: {turns.launches} launches of {turns.rounds} rounds, blocks of "
         f"{1000 * turns.block_seconds:g} ms in a drawn order, on {turns.pictures}; intervals of "
-        f"latency are {CONFIDENCE:.0%} over launches, of answers 95 %"
+        f"latency are {100 * CONFIDENCE:g} % over launches, of answers 95 %"
     )
     for label, reason in turns.not_run:
         yield f"{label} not run: {reason}"
@@ -247,8 +249,8 @@ def _how(turns: Interleaving, pairs: Sequence[Pair]) -> Iterator[str]:
         share = waited(pair.launches)
         if share is not None and share > BUSY:
             yield (
-                f"{pair.label}: {share:.0%} of the time went by waiting for a processor, because "
-                "other programs ran; a difference is diluted by about as much"
+                f"{pair.label}: {100 * share:.0f} % of the time went by waiting for a processor, "
+                "because other programs ran; p50 and p95 have that in them, own time has not"
             )
 
 
@@ -292,7 +294,8 @@ def _signed(value: float, unit: str) -> str:
 
 
 def _spoken(name: str) -> str:
-    return name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
+    spoken = name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
+    return spoken.replace(" own", " own time")
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -355,13 +358,12 @@ def _interleaving_fields(turns: Interleaving) -> dict[str, Any]:
 
 
 def _launch_fields(launch: InterleavedLaunch) -> dict[str, Any]:
+    figures = launch.figures
     return {
-        "base_ms": launch.base_ms,
-        "new_ms": launch.new_ms,
-        "ratio": launch.ratio,
-        "p95_ms": launch.p95_ms and list(launch.p95_ms),
+        **{name: asdict(figures[name]) if name in figures else None for name in FIGURES},
         "waited": launch.waited,
-        "rounds_ms": [list(block) for block in launch.rounds_ms],
+        "rounds_own_ms": launch.rounds_own_ms and [list(both) for both in launch.rounds_own_ms],
+        "rounds_p50_ms": [list(both) for both in launch.rounds_p50_ms],
     }
 
 

@@ -272,9 +272,11 @@ def _pair_side(entry: Mapping[str, Any], side: str) -> Record:
 
 
 def _launch(entry: Mapping[str, Any]) -> InterleavedLaunch:
+    own, p95 = entry["rounds_own_ms"], entry["p95"]
     return InterleavedLaunch(
-        rounds_ms=tuple((base, new) for base, new in entry["rounds_ms"]),
-        p95_ms=entry["p95_ms"] and (entry["p95_ms"][0], entry["p95_ms"][1]),
+        rounds_own_ms=None if own is None else tuple((base, new) for base, new in own),
+        rounds_p50_ms=tuple((base, new) for base, new in entry["rounds_p50_ms"]),
+        p95_ms=None if p95 is None else (p95["base_ms"], p95["new_ms"]),
         waited=entry["waited"],
     )
 
