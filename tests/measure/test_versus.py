@@ -22,12 +22,12 @@ from edgenet.data import fashion_mnist
 from edgenet.errors import NotComparable, RuntimeRefused
 from edgenet.measure.comparison import interleaved_changes
 from edgenet.measure.gates import Limits, Outcome, judge
-from edgenet.measure.interleaved import InterleavedLaunch, ratio_of, waited
-from edgenet.measure.launch import Launch
+from edgenet.measure.interleaved import InterleavedLaunch, middle, ratio_of, waited
+from edgenet.measure.launch import Block, Launch
 from edgenet.measure.profile import runnable, shown_images
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.timing import Rules
-from edgenet.measure.versus import Place, Plan, Side, take_turns, versus
+from edgenet.measure.versus import Place, Plan, Side, summed_up, take_turns, versus
 from edgenet.report.comparison import comparison_document, comparison_text
 from edgenet.report.reading import read_comparison
 from edgenet.report.record import save_document
@@ -38,21 +38,58 @@ SILENT = Silent()
 COMMAND = ["edgenet", "profile", "new", "--against", "base"]
 
 
-def launch(ratio=1.0, *, base_ms=5.0, p95=True, waited=0.0):
+def launch(ratio=1.0, *, base_ms=5.0, own=True, p95=True):
     """A launch of three rounds, each of them slowed down as a whole by something else."""
     rounds = tuple((base_ms * times, base_ms * ratio * times) for times in (1, 3, 1.5))
-    p95_ms = (2 * base_ms, 2 * base_ms * ratio) if p95 else None
-    return InterleavedLaunch(rounds_ms=rounds, p95_ms=p95_ms, waited=waited)
+    return InterleavedLaunch(
+        rounds_own_ms=((base_ms, base_ms * ratio),) if own else None,
+        rounds_p50_ms=rounds,
+        p95_ms=(2 * base_ms, 2 * base_ms * ratio) if p95 else None,
+        waited=None,
+    )
 
 
 def test_a_launch_is_one_ratio_whatever_hits_both():
-    found = launch(1.1)
+    found = middle(launch(1.1).rounds_p50_ms)
     assert found.ratio == pytest.approx(1.1)
     assert (found.base_ms, found.new_ms) == (7.5, pytest.approx(8.25))
-    lopsided = InterleavedLaunch(
-        rounds_ms=((1, 1.1), (1, 1.1), (4, 1.1), (1, 1.1), (1, 5)), p95_ms=None, waited=None
+    assert middle([(1, 1.1), (1, 1.1), (4, 1.1), (1, 1.1), (1, 5)]).ratio == pytest.approx(1.1)
+
+
+def block(runs_ms, waited_ms):
+    return Block(
+        samples_ns=[round(ms * 1e6) for ms in runs_ms],
+        elapsed_ns=round(sum(runs_ms) * 1e6),
+        waited_ns=None if waited_ms is None else round(waited_ms * 1e6),
     )
-    assert lopsided.ratio == pytest.approx(1.1)
+
+
+def test_own_time_leaves_out_what_a_neighbour_takes():
+    alone, beside = block([2, 2, 2, 2], 0), block([2, 6, 2, 6], 8)
+    found = summed_up([(alone, alone), (alone, beside), (beside, alone)], threads=1)
+    assert found.rounds_own_ms == ((2, 2), (2, 2), (2, 2))
+    assert found.rounds_p50_ms == ((2, 2), (2, 4), (4, 2))
+    assert found.waited == pytest.approx(16 / (4 * 8 + 2 * 16))
+    assert list(found.figures) == ["own", "p50"]
+    two_threads = summed_up([(beside, beside)], threads=2)
+    assert two_threads.rounds_own_ms == ((3, 3),)
+    assert two_threads.waited == pytest.approx(0.25)
+
+
+def test_own_time_that_is_not_known():
+    untold, impossible = block([2, 2], None), block([2, 2], 4)
+    known = block([2, 2], 1)
+    assert summed_up([(known, untold)], threads=1).rounds_own_ms is None
+    assert summed_up([(known, untold)], threads=1).waited is None
+    rounds = [(known, known), (known, known), (known, impossible)]
+    assert len(summed_up(rounds, threads=1).rounds_own_ms) == 2
+    assert summed_up(rounds[1:], threads=1).rounds_own_ms is None
+
+
+def test_p95_wants_ten_runs_beyond():
+    assert summed_up([(block([1] * 199, 0), block([1] * 500, 0))], threads=1).p95_ms is None
+    long = block([1] * 180 + [3] * 20, 0)
+    assert summed_up([(long, block([1] * 200, 0))], threads=1).p95_ms == (3, 1)
 
 
 def test_the_interval_is_99_percent_over_launches():
@@ -77,15 +114,18 @@ def test_the_interval_is_99_percent_over_launches():
 )
 def test_verdicts(ratios, verdict):
     changes = list(interleaved_changes([launch(ratio) for ratio in ratios]))
-    assert [change.percentile for change in changes] == ["p50", "p95"]
+    assert [change.percentile for change in changes] == ["own", "p50", "p95"]
     assert {change.verdict for change in changes} == {verdict}
     assert changes[0].base.launches == len(ratios)
     assert (changes[0].would_tell is None) == (len(ratios) >= 5)
 
 
-def test_p95_is_told_only_where_every_launch_knows_it():
-    launches = [launch(), launch(p95=False), *[launch()] * 5]
-    assert [change.percentile for change in interleaved_changes(launches)] == ["p50"]
+@pytest.mark.parametrize(
+    ("lacking", "told"), [({"p95": False}, ["own", "p50"]), ({"own": False}, ["p50", "p95"])]
+)
+def test_a_figure_is_told_only_where_every_launch_knows_it(lacking, told):
+    launches = [launch(), launch(**lacking), *[launch()] * 5]
+    assert [change.percentile for change in interleaved_changes(launches)] == told
 
 
 def test_equal_things_are_called_equal_in_all_but_one_of_a_hundred():
@@ -95,8 +135,9 @@ def test_equal_things_are_called_equal_in_all_but_one_of_a_hundred():
 
 
 def test_waiting_is_that_of_the_middle_launch():
-    assert waited([launch(waited=share) for share in (0.1, 0.5, 0.2)]) == 0.2
-    assert waited([launch(waited=None)]) is None
+    launches = [replace(launch(), waited=share) for share in (0.1, 0.5, None, 0.2)]
+    assert waited(launches) == 0.2
+    assert waited(launches[2:3]) is None
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +181,10 @@ def test_a_bundle_against_itself(nothing_changed, small_bundle):
     (pair,) = nothing_changed.pairs
     assert pair.label == "litert int8, 1 thread"
     assert len(pair.launches) == 5
-    assert all(len(launch.rounds_ms) == 10 for launch in pair.launches)
+    assert all(len(launch.rounds_p50_ms) == 10 for launch in pair.launches)
     assert all(launch.waited is None or 0 <= launch.waited <= 1 for launch in pair.launches)
-    p50 = pair.latencies[0]
-    assert (p50.name, p50.percentile) == ("inference_ms", "p50")
+    p50 = next(change for change in pair.latencies if change.percentile == "p50")
+    assert p50.name == "inference_ms"
     assert p50.ratio.low < 1.2
     assert p50.ratio.high > 0.8
     assert pair.accuracy.difference.n == pair.same_answers.right == 40
@@ -161,8 +202,8 @@ def test_the_document_is_read_back_as_it_was(nothing_changed, tmp_path):
     document = comparison_document(nothing_changed, (), command=COMMAND)
     fastjsonschema.compile(schema)(document)
     (pair,) = document["pairs"]
-    for launch in pair["launches"]:
-        assert launch["ratio"] == pytest.approx(launch["new_ms"] / launch["base_ms"], rel=0.5)
+    for found in pair["launches"]:
+        assert set(found["p50"]) == {"base_ms", "new_ms", "ratio"}
     assert document["interleaving"]["command"] == COMMAND
     assert pair["latency"][0]["ratio"]["confidence"] == 0.99
     save_document(document, tmp_path / "found.json")
@@ -290,36 +331,38 @@ def test_ctrl_c_within_a_block(small_bundle):
     ):
         base.open()
         new.open()
-        assert base.waited_ns() is None or base.waited_ns() >= 0
+        (found,) = take_turns(
+            [base, new], replace(SHORT, rounds=1), random.Random(0), threads=1
+        ).rounds_p50_ms
+        assert min(found) > 0
         Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         plan = replace(SHORT, rounds=10_000)
         with pytest.raises(KeyboardInterrupt):
             take_turns([base, new], plan, random.Random(0), threads=1)
 
 
-def with_waiting(comparison, share):
-    """The comparison as it would be if its processes had waited, and NEW were a little slower."""
+def in_launches(comparison, launches):
+    """The comparison as it would be with other launches."""
     (pair,) = comparison.pairs
-    launches = tuple(launch(ratio, waited=share) for ratio in (1.02, 1.021, 1.019, 1.02, 1.02))
     latencies = tuple(interleaved_changes(launches))
     return replace(comparison, pairs=(replace(pair, launches=launches, latencies=latencies),))
 
 
-@pytest.mark.parametrize(
-    ("share", "limit", "outcome"),
-    [
-        (0.02, 5, Outcome.HOLDS),
-        (None, 5, Outcome.HOLDS),
-        (0.4, 5, Outcome.CANNOT_TELL),
-        (0.4, 1, Outcome.FAILS),
-    ],
-)
-def test_a_busy_machine_passes_no_slowdown(nothing_changed, share, limit, outcome):
-    found = with_waiting(nothing_changed, share)
-    (gate,) = judge(found, Limits(max_slowdown_percent=limit))
-    assert gate.outcome is outcome
-    if outcome is Outcome.CANNOT_TELL:
-        assert gate.would_tell == (
-            "a quieter machine: 40 % of the time went by waiting for a processor"
-        )
-        assert "40 % of the time went by waiting" in comparison_text(found, ())
+@pytest.mark.parametrize(("own", "figure"), [(True, "own"), (False, "p50")])
+def test_own_time_is_gated_where_it_is_known(nothing_changed, own, figure):
+    ratios = (1.06, 1.061, 1.059, 1.06, 1.06)
+    found = in_launches(nothing_changed, tuple(launch(ratio, own=own) for ratio in ratios))
+    gates = {limit: judge(found, Limits(max_slowdown_percent=limit)) for limit in (5.0, 6.01, 7.0)}
+    assert [gate.figure for (gate,) in gates.values()] == [f"inference_ms {figure}"] * 3
+    assert [gate.outcome for (gate,) in gates.values()] == [
+        Outcome.FAILS,
+        Outcome.CANNOT_TELL,
+        Outcome.HOLDS,
+    ]
+
+
+def test_a_busy_machine_is_told(nothing_changed):
+    launches = tuple(replace(launch(), waited=share) for share in (0.4, 0.41, 0.39, 0.4, 0.02))
+    text = comparison_text(in_launches(nothing_changed, launches), ())
+    assert "litert int8, 1 thread: 40 % of the time went by waiting for a processor" in text
+    assert "inference own time, ms" in text
