@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenet.cli.against import Asked, profile_against, refuse_what_does_not_fit
 from edgenet.cli.options import (
     BundleArgument,
     JsonOption,
@@ -35,6 +36,7 @@ Examples:
   edgenet profile mobilenet --threads 1,2,4 --paced 15 -o pi5.json
   edgenet profile mobilenet --runtime litert --layers all
   edgenet profile mobilenet --runtime null
+  edgenet profile new --against base --runtime litert --launches 10
 """
 FEW_PICTURES, MANY_PICTURES = 100, 1000
 """How many labelled pictures stand behind the accuracy, quick and not."""
@@ -50,7 +52,22 @@ class LayerDetail(str, Enum):
 
 
 def profile(
+    context: typer.Context,
     bundle: BundleArgument,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BASE",
+            help="Another bundle: both take turns on this machine, and what is told is how BUNDLE "
+            "differs from BASE.",
+        ),
+    ] = None,
+    launches: Annotated[
+        int | None,
+        typer.Option(
+            min=5, max=1000, metavar="N", help="Of each pair, with --against. Default: 7."
+        ),
+    ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +124,24 @@ def profile(
 
     Each artefact runs in a process of its own. Ctrl-C keeps what was measured.
     """
+    refuse_what_does_not_fit(context, against)
+    if against is not None:
+        from edgenet.measure import versus
+
+        asked_for = Asked(
+            new=bundle,
+            base=against,
+            runtimes=runtime_names(runtime),
+            precisions=precisions(precision),
+            data=data,
+            target=target,
+            output=output,
+            as_json=as_json,
+        )
+        turns = versus.Plan(threads=_thread_counts(threads), launches=launches or versus.LAUNCHES)
+        profile_against(asked_for, turns)
+        return
+
     from edgenet.board.detect import detect
     from edgenet.board.machine import Machine
     from edgenet.board.target import load_target

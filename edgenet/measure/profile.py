@@ -19,7 +19,7 @@ import numpy as np
 from edgenet.board.machine import Machine
 from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
 from edgenet.board.sensors import power_sensors
-from edgenet.board.state import READINGS, State
+from edgenet.board.state import READINGS, State, was_throttled
 from edgenet.board.target import Target
 from edgenet.bundle import Artifact, Bundle
 from edgenet.errors import RuntimeRefused
@@ -111,12 +111,7 @@ class Measured:
     @property
     def throttled(self) -> bool | None:
         """Tell whether the board was slowed down meanwhile; None where it cannot say."""
-        states = (self.before, *self.during, self.after)
-        known = [state.throttled for state in states if state.throttled is not None]
-        counts = [state.throttle_count for state in states if state.throttle_count is not None]
-        if not known and not counts:
-            return None
-        return any(known) or (bool(counts) and counts[-1] > counts[0])
+        return was_throttled((self.before, *self.during, self.after))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +144,7 @@ def profile(
     Raises `RuntimeRefused` when no artefact can run here.
     """
     outcome = _Outcome()
-    with _shown_images(bundle) as (images, pictures):
+    with shown_images(bundle) as (images, pictures):
         setting = _Setting(
             bundle=bundle,
             plan=plan,
@@ -210,7 +205,7 @@ def _threads(count: int) -> str:
 
 
 @contextmanager
-def _shown_images(bundle: Bundle) -> Iterator[tuple[Path, str]]:
+def shown_images(bundle: Bundle) -> Iterator[tuple[Path, str]]:
     """Give a .npy file of what artefacts are shown, and what that is, in words."""
     if bundle.golden is not None:
         pictures = np.concatenate(
