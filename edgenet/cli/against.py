@@ -98,10 +98,8 @@ def profile_against(asked: Asked, plan: Plan) -> None:
 
 def _side(root: Path, asked: Asked) -> Side:
     from edgenet.bundle import load_bundle
-    from edgenet.measure.profile import NULL, runnable
+    from edgenet.measure.profile import runnable
     from edgenet.measure.versus import Side
 
     bundle = load_bundle(root)
-    chosen = tuple(name for name in asked.runtimes if name != NULL)
-    artifacts = bundle.select(chosen, asked.precisions) if chosen or not asked.runtimes else ()
-    return Side(bundle=bundle, artifacts=runnable(bundle, artifacts, null=NULL in asked.runtimes))
+    return Side(bundle=bundle, artifacts=runnable(bundle, asked.runtimes, asked.precisions))

@@ -155,11 +155,7 @@ def profile(
     command = ["edgenet", *sys.argv[1:]]
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
-    chosen = tuple(name for name in asked if name != measure.NULL)
-    kinds = precisions(precision)
-    artifacts = found.select(chosen, kinds) if chosen or not asked else ()
-    if measure.NULL in asked:
-        artifacts = (*artifacts, measure.null_artifact(found))
+    artifacts = measure.runnable(found, asked, precisions(precision))
     plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
     dataset = None if data is None else open_dataset(data, labelled=True)
     path = output or record_path(found, "profile")
@@ -191,7 +187,7 @@ def profile(
         typer.echo(f"record: {path}")
     if problem is not None:
         raise problem
-    refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in chosen]
+    refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in asked]
     if refused:
         raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
 

@@ -21,7 +21,7 @@ from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mea
 from edgenet.board.sensors import power_sensors
 from edgenet.board.state import READINGS, State, was_throttled
 from edgenet.board.target import Target
-from edgenet.bundle import Artifact, Bundle
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.errors import RuntimeRefused
 from edgenet.golden import prepare_pictures
 from edgenet.measure.launch import Launch, Opened
@@ -174,9 +174,17 @@ def profile(
     )
 
 
-def null_artifact(bundle: Bundle) -> Artifact:
-    """Return what the null runtime loads: the first artefact, of which it reads nothing."""
-    return replace(bundle.artifacts[0], runtime=NULL, variant=None)
+def runnable(
+    bundle: Bundle, runtimes: tuple[str, ...], precisions: tuple[Precision, ...]
+) -> tuple[Artifact, ...]:
+    """Return what `Bundle.select` does, and for `null` a stand-in for the bundle's first artefact.
+
+    The null runtime is only there where it is asked for.
+    """
+    others = tuple(name for name in runtimes if name != NULL)
+    chosen = bundle.select(others, precisions) if others or not runtimes else ()
+    stand_in = replace(bundle.artifacts[0], runtime=NULL, variant=None)
+    return (*chosen, *((stand_in,) if NULL in runtimes else ()))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
