@@ -183,8 +183,12 @@ def runnable(
     """
     others = tuple(name for name in runtimes if name != NULL)
     chosen = bundle.select(others, precisions) if others or not runtimes else ()
-    stand_in = replace(bundle.artifacts[0], runtime=NULL, variant=None)
-    return (*chosen, *((stand_in,) if NULL in runtimes else ()))
+    return (*chosen, *((null_artifact(bundle),) if NULL in runtimes else ()))
+
+
+def null_artifact(bundle: Bundle) -> Artifact:
+    """Return what the null runtime loads: the first artefact, of which it reads nothing."""
+    return replace(bundle.artifacts[0], runtime=NULL, variant=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
