@@ -89,7 +89,7 @@ class FullyConnected:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
-    """The maximum or the mean of every window; a mean has no padding."""
+    """The maximum or the mean of what every window sees of a tensor."""
 
     name: str
     input: str
@@ -97,7 +97,9 @@ class Pool:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     pad: tuple[int, int, int, int]
-    """Pixels added (top, bottom, left, right) that never win a maximum."""
+    """Pixels added (top, bottom, left, right) that never win a maximum nor count in a mean.
+
+    Those of a mean are as `same_padding` has them: TFLite knows no others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,6 +155,17 @@ class Concatenate:
     inputs: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Select:
+    """Some channels of a tensor, in any order: what splits and shuffles channels."""
+
+    name: str
+    input: str
+    channels: tuple[int, ...]
+    """All of them in an order that is not its own inverse need two operators, joined again:
+    OpenVINO (2026.4) moves such an order into the next layer's weights the wrong way round."""
+
+
 Weighted = Convolution | FullyConnected
 Operator = (
     Normalise
@@ -164,8 +177,9 @@ Operator = (
     | Add
     | Multiply
     | Concatenate
+    | Select
 )
-KEEPS_BYTES = (Pool, Flatten, Concatenate)
+KEEPS_BYTES = (Pool, Flatten, Concatenate, Select)
 """Operators whose 8-bit inputs and output share one affine: they pass bytes on or compare them."""
 
 
@@ -232,8 +246,16 @@ def _output_shape(op: Operator, sources: list[tuple[int, ...]]) -> tuple[int, ..
             return (math.prod(source),)
         case Concatenate():
             return (sum(shape[0] for shape in sources), *source[1:])
+        case Select():
+            return (len(op.channels), *source[1:])
         case Normalise() | Activate() | Add() | Multiply():
             return source
+
+
+def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Return the pixels before and after an axis that make it ceil(size / stride) places long."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2
 
 
 def _slide(

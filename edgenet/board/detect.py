@@ -24,6 +24,8 @@ CPUINFO = "/proc/cpuinfo"
 OS_RELEASE = "/etc/os-release"
 EMULATED = ("linux,dummy-virt", "qemu")
 """In the device tree's `compatible` of a board that QEMU makes up, whatever its model says."""
+VIRTIO = "/sys/bus/virtio/devices/*"
+"""Devices that only a hypervisor or an emulator gives."""
 ALIKE = 0.9
 """Cores whose highest clocks differ by less are of one kind: favoured cores go a little higher."""
 
@@ -118,6 +120,8 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
     cores = _cores(_read(machine, CPUINFO) or "")
     cpus = tuple(int(core["processor"]) for core in cores)
     known = target or _recognise(machine, model, architecture)
+    compatible = _read(machine, COMPATIBLE) or ""
+    virtio = bool(machine.glob(VIRTIO))
     return Board(
         target=known,
         model=model,
@@ -128,8 +132,9 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
         features=_common_features(cores),
         fastest_cpus=_fastest_cpus(machine, cpus),
         first_threads=_first_threads(cores),
-        emulated=any(mark in (_read(machine, COMPATIBLE) or "") for mark in EMULATED),
-        virtual=any("hypervisor" in _features(core) for core in cores),
+        # A device tree that names a board, on a machine that has devices of no board.
+        emulated=any(mark in compatible for mark in EMULATED) or (bool(compatible) and virtio),
+        virtual=virtio or any("hypervisor" in _features(core) for core in cores),
     )
 
 

@@ -77,6 +77,15 @@ def combine(parts: Sequence[State], absent: str) -> State:
     )
 
 
+def was_throttled(states: Sequence[State]) -> bool | None:
+    """Tell whether the board was slowed down over `states`, in order; None if none can say."""
+    known = [state.throttled for state in states if state.throttled is not None]
+    counts = [state.throttle_count for state in states if state.throttle_count is not None]
+    if not known and not counts:
+        return None
+    return any(known) or (bool(counts) and counts[-1] > counts[0])
+
+
 def with_power(state: State, power: State) -> State:
     """Return a state with the power of another, its reasons included."""
     others = {name: why for name, why in state.unknown.items() if name not in POWER}

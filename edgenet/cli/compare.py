@@ -18,17 +18,27 @@ Examples:
   edgenet compare base.json new.json
   edgenet compare base.json new.json --max-slowdown 5% --max-drop 0.5
   edgenet compare base.json new.json --max-drop 1 --markdown
+  edgenet compare comparison.json --max-slowdown 5%
 """
 
 
 def compare(
     base: Annotated[
-        Path, typer.Argument(metavar="BASE", help="Record of edgenet evaluate or profile.")
+        Path,
+        typer.Argument(
+            metavar="BASE",
+            help="Record of edgenet evaluate or profile; or, alone, what edgenet profile "
+            "--against wrote.",
+        ),
     ],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Record to hold against it.")],
+    new: Annotated[
+        Path | None, typer.Argument(metavar="NEW", help="Record to hold against BASE.")
+    ] = None,
     max_slowdown: Annotated[
         str | None,
-        typer.Option(metavar="PERCENT", help="Fail unless each p50 surely grew by no more."),
+        typer.Option(
+            metavar="PERCENT", help="Fail unless each p50, or own time, surely grew by no more."
+        ),
     ] = None,
     max_drop: Annotated[
         str | None,
@@ -50,10 +60,10 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two stored measurements artefact by artefact.
+    """Compare two stored measurements artefact by artefact, or judge a comparison made in turns.
 
-    With a limit, ends with 1 unless it holds for the whole 95 % interval. Two records of one launch
-    each cannot tell latencies apart.
+    With a limit, ends with 1 unless it holds for the whole interval. Two records of one launch each
+    cannot tell latencies apart; edgenet profile NEW --against BASE can.
     """
     from edgenet.measure.comparison import compare as run
     from edgenet.measure.gates import Limits, Outcome, judge
@@ -63,7 +73,7 @@ def compare(
         comparison_text,
         outcome_line,
     )
-    from edgenet.report.reading import read_document
+    from edgenet.report.reading import read_comparison, read_document
     from edgenet.report.record import check_writable, save_document
 
     if markdown and as_json:
@@ -74,7 +84,10 @@ def compare(
     )
     if output is not None:
         check_writable(output)
-    found = run(read_document(base), read_document(new), allow_unlike=allow_unlike)
+    if new is None:
+        found = read_comparison(base)
+    else:
+        found = run(read_document(base), read_document(new), allow_unlike=allow_unlike)
     gates = judge(found, limits)
     document = comparison_document(found, gates, command=["edgenet", *sys.argv[1:]])
     if as_json:
@@ -85,7 +98,8 @@ def compare(
         save_document(document, output)
     passing = {Outcome.HOLDS, *([Outcome.CANNOT_TELL] if allow_undecided else [])}
     if any(gate.outcome not in passing for gate in gates):
-        raise EdgenetError(f"{new} against {base}: {outcome_line(gates)}")
+        told = found.new.source, found.base.source
+        raise EdgenetError(f"{' against '.join(told)}: {outcome_line(gates)}")
 
 
 def _limit(option: str, text: str | None, *, unit: str) -> float | None:

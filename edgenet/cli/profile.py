@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenet.cli.against import Asked, profile_against, refuse_what_does_not_fit
 from edgenet.cli.options import (
     BundleArgument,
     JsonOption,
@@ -35,6 +36,7 @@ Examples:
   edgenet profile mobilenet --threads 1,2,4 --paced 15 -o pi5.json
   edgenet profile mobilenet --runtime litert --layers all
   edgenet profile mobilenet --runtime null
+  edgenet profile new --against base --runtime litert --launches 10
 """
 FEW_PICTURES, MANY_PICTURES = 100, 1000
 """How many labelled pictures stand behind the accuracy, quick and not."""
@@ -50,7 +52,22 @@ class LayerDetail(str, Enum):
 
 
 def profile(
+    context: typer.Context,
     bundle: BundleArgument,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BASE",
+            help="Another bundle: both take turns on this machine, and what is told is how BUNDLE "
+            "differs from BASE.",
+        ),
+    ] = None,
+    launches: Annotated[
+        int | None,
+        typer.Option(
+            min=5, max=1000, metavar="N", help="Of each pair, with --against. Default: 7."
+        ),
+    ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +124,24 @@ def profile(
 
     Each artefact runs in a process of its own. Ctrl-C keeps what was measured.
     """
+    refuse_what_does_not_fit(context, against)
+    if against is not None:
+        from edgenet.measure import versus
+
+        asked_for = Asked(
+            new=bundle,
+            base=against,
+            runtimes=runtime_names(runtime),
+            precisions=precisions(precision),
+            data=data,
+            target=target,
+            output=output,
+            as_json=as_json,
+        )
+        turns = versus.Plan(threads=_thread_counts(threads), launches=launches or versus.LAUNCHES)
+        profile_against(asked_for, turns)
+        return
+
     from edgenet.board.detect import detect
     from edgenet.board.machine import Machine
     from edgenet.board.target import load_target
@@ -120,11 +155,7 @@ def profile(
     command = ["edgenet", *sys.argv[1:]]
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
-    chosen = tuple(name for name in asked if name != measure.NULL)
-    kinds = precisions(precision)
-    artifacts = found.select(chosen, kinds) if chosen or not asked else ()
-    if measure.NULL in asked:
-        artifacts = (*artifacts, measure.null_artifact(found))
+    artifacts = measure.runnable(found, asked, precisions(precision))
     plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
     dataset = None if data is None else open_dataset(data, labelled=True)
     path = output or record_path(found, "profile")
@@ -156,7 +187,7 @@ def profile(
         typer.echo(f"record: {path}")
     if problem is not None:
         raise problem
-    refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in chosen]
+    refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in asked]
     if refused:
         raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
 

@@ -38,6 +38,7 @@ from edgenet.graph import (
     Pool,
     QuantizedGraph,
     QuantizedWeights,
+    Select,
     Weighted,
     inputs_of,
 )
@@ -151,6 +152,9 @@ class _Builder:
                 self.node("Mul", inputs, output)
             case Concatenate():
                 self.node("Concat", inputs, output, axis=1)
+            case Select():
+                channels = self.constant(f"{op.name}.channels", np.array(op.channels, np.int64))
+                self.node("Gather", [*inputs, channels], output, axis=1)
         if affine is not None:
             self._quantize(op.name, output, affine)
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,11 +21,14 @@ import numpy as np
 import edgenet
 from edgenet import runtimes
 from edgenet.bundle import (
+    DECIBEL,
     LABELS,
+    POINTS,
     QUANTIZATION,
     Artifact,
     Bundle,
     GoldenFiles,
+    LimitResult,
     Precision,
     Quantization,
     describe_artifact,
@@ -34,6 +38,7 @@ from edgenet.bundle import (
     write_manifest,
 )
 from edgenet.convert.calibration import (
+    FEWEST_TO_HOLD_OUT,
     Calibration,
     CalibrationImages,
     Progress,
@@ -47,20 +52,39 @@ from edgenet.convert.golden import choose_pictures, write_golden
 from edgenet.convert.source import Source
 from edgenet.convert.work import work_of
 from edgenet.data.hygiene import check_disjoint
-from edgenet.data.labels import accepted_indices
+from edgenet.data.labels import accepted_in
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
-from edgenet.graph import Float32Array
-from edgenet.quantize import execute
+from edgenet.graph import Float32Array, QuantizedGraph
+from edgenet.measure.agreement import agreement
+from edgenet.preprocess import UInt8Array
+from edgenet.quantize import execute, simulate
 from edgenet.quantize.document import document
-from edgenet.quantize.form import Form, Jury, Limit, calibrate, hold_limits, jury, make_form
+from edgenet.quantize.form import (
+    Calibrated,
+    Form,
+    Jury,
+    Limit,
+    calibrate,
+    hold_limits,
+    jury,
+    make_form,
+)
 from edgenet.quantize.recipe import Recipe
+from edgenet.wording import counted
 
 FLOAT32_TOLERANCE = 1e-4
 """Largest difference of a logit that a float32 artefact may have, in parts of the largest logit."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
+STRAY_DB = 6.0
+"""By how much an INT8 artefact's SQNR may be below that of its form simulated: runtimes round
+differently, and a network that multiplies small errors shows it."""
+NEAR_DB = 30.0
+"""An SQNR from which on it is rounding that differs and nothing else."""
 TENSORRT = "tensorrt"
+MEASURES_KEPT = 4
+"""How many forms' measures are remembered: of those that are made last, one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +144,27 @@ class Int8Options:
     labelled: Dataset | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _JudgedLimit(Limit):
+    """A limit with whom it is judged by, so that the manifest can tell what came of it."""
+
+    judges: Jury
+
+    def result_of(self, form: Form) -> LimitResult:
+        """Return what `form` reached."""
+        reached = self.measure(form.quantized)
+        # A limit counts up towards the better: points that may be lost are below 0 there.
+        sign = 1 if self.unit == DECIBEL else -1
+        return LimitResult(
+            option=self.name,
+            unit=self.unit,
+            asked=abs(self.allowed),
+            reached=sign * reached + 0.0 if np.isfinite(reached) else None,
+            judged_on=self.judges.on,
+            images=len(self.judges.images),
+        )
+
+
 def select_targets(
     requested_runtimes: Sequence[str], precisions: Sequence[Precision]
 ) -> tuple[Target, ...]:
@@ -160,20 +205,23 @@ def convert(
     as the original does or INT8 loses more than it may; nothing is left behind then.
     """
     _check_packages(targets)
+    _check_labelled(source, int8)
     for note in source.notes:
         progress.warn(note)
     with new_bundle(destination, replace=replace) as folder:
         integer = any(target.precision is Precision.INT8 for target in targets)
         images = read_images(calibration, source, progress, strict=integer)
+        _check_held_out(images, int8)
         forms: dict[str, Form] = {}
         quantizations: tuple[Quantization, ...] = ()
         if integer:
             forms, quantizations = _quantize(
                 folder, source, images, targets, int8, progress, seed=calibration.seed
             )
+        _warn_of_float(quantizations, progress)
         _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, images, progress)
+        _check(folder, artifacts, source, images, forms, progress)
         golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
         paths = [
             LABELS,
@@ -212,6 +260,37 @@ def _check_packages(targets: Sequence[Target]) -> None:
             importlib.import_module(f"edgenet.convert.{writer}")
 
 
+def _check_labelled(source: Source, int8: Int8Options) -> None:
+    """Raise before the work what a limit for accuracy could not be judged by."""
+    if int8.max_drop_points is None:
+        return
+    if not source.model.trained:
+        raise UsageError(
+            "--max-drop: the weights are random, so their accuracy means nothing; use --min-sqnr, "
+            "or give trained weights"
+        )
+    accepted_in(_labelled(int8), source.labels)
+
+
+def _check_held_out(images: CalibrationImages, int8: Int8Options) -> None:
+    if int8.min_sqnr_db is not None and not images.held_out:
+        raise BadData(
+            "--min-sqnr judges on a quarter of the calibration set, which has "
+            f"{counted(len(images.inputs), 'image')}; give {FEWEST_TO_HOLD_OUT} images or more"
+        )
+
+
+def _warn_of_float(quantizations: Sequence[Quantization], progress: Progress) -> None:
+    for found in quantizations:
+        if found.limits and found.is_mostly_float:
+            asked = " and ".join(f"{limit.option} {limit.asked:g}" for limit in found.limits)
+            progress.warn(
+                f"{found.name} is mostly float: {asked} put {len(found.float_layers)} of "
+                f"{found.weighted_layers} layers back; allow more loss, or see whether it is "
+                "still worth its size and speed"
+            )
+
+
 def _write_labels(labels: tuple[str, ...], path: Path) -> None:
     """Write one name a line; raises `BadData` for a name that would not come back as it was."""
     path.write_text("\n".join(labels) + "\n", encoding="utf-8")
@@ -240,21 +319,48 @@ def _quantize(
         images.held_out or images.inputs,
     )
     limits = _limits(source, images, int8, judges, progress)
-    common = hold_limits(calibrated, limits, full_integer=int8.full_integer, progress=progress)
-    forms = {}
-    if any(target.precision is Precision.INT8 and not target.variant for target in targets):
-        forms["int8"] = common
-    if any(target.variant for target in targets):
-        forms[f"int8-{TENSORRT}"] = make_form(
-            calibrated, common.float_layers, symmetric=True, progress=progress
-        )
+    forms = _make_forms(calibrated, limits, targets, int8, progress)
     done = progress.step("judge INT8", total=len(forms))
     quantizations = tuple(
-        _judged(name, form, judges, int8.recipe, done) for name, form in forms.items()
+        _judged(name, form, judges, limits, int8.recipe, done) for name, form in forms.items()
     )
     text = json.dumps(document(forms, calibrated, hygiene), indent=1) + "\n"
     (folder / QUANTIZATION).write_text(text, "utf-8")
     return forms, quantizations
+
+
+def _make_forms(
+    calibrated: Calibrated,
+    limits: Sequence[Limit],
+    targets: Sequence[Target],
+    int8: Int8Options,
+    progress: Progress,
+) -> dict[str, Form]:
+    """Return the forms that the targets need, by name.
+
+    TensorRT's keeps the limits where it is made alone. Beside the form for all runtimes it keeps
+    the same layers in float, and a limit that it misses is told.
+    """
+    hold = partial(
+        hold_limits, calibrated, limits, full_integer=int8.full_integer, progress=progress
+    )
+    wanted = [target for target in targets if target.precision is Precision.INT8]
+    if all(target.variant for target in wanted):
+        return {f"int8-{TENSORRT}": hold(symmetric=True)}
+    forms = {"int8": hold()}
+    if any(target.variant for target in wanted):
+        layers = forms["int8"].float_layers
+        second = make_form(calibrated, layers, symmetric=True, progress=progress)
+        forms[f"int8-{TENSORRT}"] = second
+        for limit in limits:
+            reached = limit.measure(second.quantized)
+            if reached < limit.allowed:
+                progress.warn(
+                    f"TensorRT's second INT8 model misses {limit.name} {abs(limit.allowed):g} by "
+                    f"{limit.allowed - reached:.2f} {limit.unit}; --runtime {TENSORRT} alone holds "
+                    "it to the limit"
+                )
+    return forms
 
 
 def _limits(
@@ -263,29 +369,38 @@ def _limits(
     int8: Int8Options,
     judges: Jury,
     progress: Progress,
-) -> list[Limit]:
+) -> list[_JudgedLimit]:
+    """Return the limits; what they measure of a form is remembered, as it is asked repeatedly."""
     limits = []
     if int8.min_sqnr_db is not None:
-        if not images.held_out:
-            raise BadData(
-                "--min-sqnr judges on a quarter of the calibration set; give 8 images or more"
-            )
+
+        @lru_cache(MEASURES_KEPT)
+        def sqnr_db(form: QuantizedGraph) -> float:
+            return _decibel(judges.agreement(form).sqnr_db)
+
         limits.append(
-            Limit(
+            _JudgedLimit(
                 name="--min-sqnr",
-                unit="dB",
+                unit=DECIBEL,
                 allowed=int8.min_sqnr_db,
-                measure=lambda form: _decibel(judges.agreement(form).sqnr_db),
+                measure=sqnr_db,
+                judges=judges,
             )
         )
     if int8.max_drop_points is not None:
         labelled = _labelled_jury(source, images, int8, progress)
+
+        @lru_cache(MEASURES_KEPT)
+        def gain(form: QuantizedGraph) -> float:
+            return -labelled.drop(form)
+
         limits.append(
-            Limit(
+            _JudgedLimit(
                 name="--max-drop",
-                unit="points",
+                unit=POINTS,
                 allowed=-int8.max_drop_points,
-                measure=lambda form: -labelled.drop(form),
+                measure=gain,
+                judges=labelled,
             )
         )
     return limits
@@ -294,17 +409,26 @@ def _limits(
 def _labelled_jury(
     source: Source, images: CalibrationImages, int8: Int8Options, progress: Progress
 ) -> Jury:
-    dataset = int8.labelled
-    if dataset is None:
-        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
-    accepted = [accepted_indices(sample, source.labels) for sample in dataset.samples]
+    dataset = _labelled(int8)
+    accepted = accepted_in(dataset, source.labels)
     inputs, labels, named = labelled_images(dataset, source, accepted, progress)
     check_disjoint(images.sha256, named)
     return jury(dataset.name, source.graph, inputs, labels)
 
 
+def _labelled(int8: Int8Options) -> Dataset:
+    if int8.labelled is None:
+        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
+    return int8.labelled
+
+
 def _judged(
-    name: str, form: Form, judges: Jury, recipe: Recipe, done: Callable[[], None]
+    name: str,
+    form: Form,
+    judges: Jury,
+    limits: Sequence[_JudgedLimit],
+    recipe: Recipe,
+    done: Callable[[], None],
 ) -> Quantization:
     found = judges.agreement(form.quantized)
     done()
@@ -316,6 +440,8 @@ def _judged(
         agreement_right=found.top1.right,
         images=found.top1.n,
         judged_on=judges.on,
+        weighted_layers=len(form.calibrated.reference.weighted()),
+        limits=tuple(limit.result_of(form) for limit in limits),
     )
 
 
@@ -353,15 +479,24 @@ def _check(
     artifacts: Sequence[Artifact],
     source: Source,
     images: CalibrationImages,
+    forms: Mapping[str, Form],
     progress: Progress,
 ) -> None:
     """Run every artefact against the original; raises `ConversionFailed` for one that must stay.
+
+    A float32 file must answer as the original does; one in INT8 may be off by what its own form is
+    off by when it is simulated, and by `STRAY_DB` more.
 
     An artefact whose runtime is not installed here is named and stays unchecked.
     """
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
     expected = source.answers(np.concatenate(inputs))
+    _check_reading(source, inputs, expected)
+    simulated = {
+        name: agreement(simulate.logits(form.quantized, inputs), expected).sqnr_db
+        for name, form in forms.items()
+    }
     for artifact in artifacts:
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0])
@@ -382,7 +517,25 @@ def _check(
                 f"{artifact.label}: a logit differs from {source.original} by {worst:.2g}, allowed "
                 f"are {allowed:.2g}"
             )
+        meant = simulated.get(artifact.quantization or "")
+        sqnr_db = agreement(found, expected).sqnr_db
+        if meant is not None and sqnr_db is not None and sqnr_db < min(meant, NEAR_DB) - STRAY_DB:
+            raise ConversionFailed(
+                f"{artifact.label}: its logits are {sqnr_db:.1f} dB from {source.original}'s where "
+                f"its numbers mean {meant:.1f} dB, so {artifact.runtime} does not compute what the "
+                "file says; leave it out with --runtime and --precision, and report the network"
+            )
         done()
+
+
+def _check_reading(source: Source, inputs: Sequence[UInt8Array], expected: Float32Array) -> None:
+    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
+    worst = float(np.abs(execute.logits(source.graph, inputs) - expected).max())
+    if worst > _allowed(expected):
+        raise ConversionFailed(
+            f"{source.name}: edgenet's own reading of it differs from {source.original} by "
+            f"{worst:.2g} a logit, allowed are {_allowed(expected):.2g}; report the network"
+        )
 
 
 def _allowed(expected: Float32Array) -> float:

@@ -34,6 +34,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    Select,
     infer_shapes,
 )
 from edgenet.models.onnx_nodes import load_model
@@ -192,6 +193,15 @@ class _Reading:
         """Concat along the channels."""
         return Concatenate(name=self._name(node, end), inputs=tuple(node.input))
 
+    def select(self, node: Any, end: Any | None, _: Mapping[str, Any]) -> Select:
+        """Gather of channels."""
+        source, channels = node.input
+        return Select(
+            name=self._name(node, end),
+            input=source,
+            channels=tuple(self.constants[channels].tolist()),
+        )
+
 
 KINDS: Mapping[str, Callable[[_Reading, Any, Any | None, Mapping[str, Any]], Operator]] = {
     "Conv": _Reading.convolution,
@@ -207,6 +217,7 @@ KINDS: Mapping[str, Callable[[_Reading, Any, Any | None, Mapping[str, Any]], Ope
     "Add": _Reading.add,
     "Mul": _Reading.multiply,
     "Concat": _Reading.concatenate,
+    "Gather": _Reading.select,
 }
 """What the writer writes, and who reads it."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgenet.bundle import Model
 from edgenet.errors import BadData
-from edgenet.graph import Float32Array, Graph
+from edgenet.graph import Float32Array, Graph, Normalise
 from edgenet.models.fold import fold
 from edgenet.models.onnx_file import ImportedModel, import_onnx, run_file
 from edgenet.models.weights import ARCHITECTURE, Reference
@@ -99,13 +99,17 @@ def of_onnx(
     def answers(images: UInt8Array) -> Float32Array:
         return run_file(imported, path, images)
 
+    # What the file does to its input by itself is in there too.
+    normalise = imported.graph.operators[0]
+    assert isinstance(normalise, Normalise)
+
     return Source(
         name=imported.graph.name,
         graph=imported.graph,
         answers=answers,
         original=f"{path.name} in ONNX Runtime",
-        mean=_three(mean),
-        std=_three(std),
+        mean=_decimals(normalise.mean),
+        std=_decimals(normalise.std),
         preprocessing=Preprocessing(resolution=imported.resolution, crop_fraction=crop_fraction),
         labels=labels or tuple(f"class {number}" for number in range(imported.classes)),
         licence="not stated",
@@ -128,5 +132,6 @@ def _model(imported: ImportedModel, path: Path) -> Model:
     )
 
 
-def _three(values: tuple[float, ...]) -> tuple[float, ...]:
-    return values if len(values) > 1 else values * 3
+def _decimals(values: Float32Array) -> tuple[float, ...]:
+    """Return the shortest decimals that stand for the same float32."""
+    return tuple(float(str(value)) for value in values)

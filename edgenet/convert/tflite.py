@@ -47,8 +47,11 @@ from edgenet.graph import (
     Operator,
     Pool,
     QuantizedGraph,
+    Select,
     Weighted,
+    same_padding,
 )
+from edgenet.quantize.windows import windows
 
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -71,12 +74,6 @@ GROWING_MUL_VERSION = 3
 
 LOGISTIC_AFFINE = Affine(scale=1 / 256, zero_point=0)
 """The one output that TFLite's int8 LOGISTIC has."""
-
-
-WINDOWS = 2
-"""How many int8 layers make a float output between them, see `_windows`."""
-WINDOW_REACH = 1.25
-"""What they cover together, in ranges of the 8 bits that they stand for: images vary."""
 
 
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:
@@ -191,6 +188,8 @@ def _add(file: File, op: Operator) -> None:
             _product(file, op)
         case Concatenate():
             _concatenate(file, op)
+        case Select():
+            _select(file, op)
 
 
 def _image_affine(quantized: QuantizedGraph) -> Affine | None:
@@ -310,16 +309,10 @@ def _padding(file: File, op: Convolution | Pool, window: tuple[int, int]) -> int
     """Return SAME where that pads as `op` does, VALID where nothing or an operator has to."""
     _, height, width = file.shapes[op.input]
     same = (
-        *_same_padding(height, window[0], op.stride[0]),
-        *_same_padding(width, window[1], op.stride[1]),
+        *same_padding(height, window[0], op.stride[0]),
+        *same_padding(width, window[1], op.stride[1]),
     )
     return int(tfl.Padding.SAME if op.pad == same else tfl.Padding.VALID)
-
-
-def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the pixels that Padding.SAME adds before and after an axis."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
 
 
 def _pad(file: File, op: Convolution | Pool, source: int) -> int:
@@ -500,6 +493,18 @@ def _concatenate(file: File, op: Concatenate) -> None:
     )
 
 
+def _select(file: File, op: Select) -> None:
+    arithmetic = file.arithmetic(op)
+    axis = len(file.shapes[op.name])  # the last: channels
+    channels = file.add_constant(f"{op.name}/channels", np.array(op.channels, np.int32))
+    file.add_operator(
+        tfl.BuiltinOperator.GATHER,
+        [*file.sources(op, arithmetic), channels],
+        file.add_output(op.name, arithmetic),
+        tfl.GatherOptionsT(axis=axis),
+    )
+
+
 def _fully_connected(file: File, op: FullyConnected) -> None:
     if _is_sum(op, file.quantized):
         _windows(file, op, file.quantized.sums[op.name])
@@ -523,31 +528,19 @@ def _is_sum(op: Weighted, quantized: QuantizedGraph) -> bool:
 
 
 def _windows(file: File, op: FullyConnected, affine: Affine) -> None:
-    """Add an int8 layer with a float output of more than 8 bits.
-
-    TFLite's int8 layer can only give out bytes. So the layer is added several times, with the same
-    weights: each has a window of the output, finely stepped, and stands still at its ends for what
-    lies beyond it. The sum of all is the output in `WINDOWS` times as many steps.
-    """
+    """Add an int8 layer with a float output of more than 8 bits (`edgenet.quantize.windows`)."""
     layer = file.quantized.layers[op.name]
     source = file.tensor(op.input, INT8)
     weight, _ = file.add_weights(op, (0, 1), channel_axis=0)
     bias_scale = np.float32(file.quantized.tensors[op.input].scale) * layer.scale
-    scale = float(np.float32(affine.scale * WINDOW_REACH / WINDOWS))
-    width = 255 * scale
-    middle = affine.scale * (127.5 - affine.zero_point)
-    zero_point = round(width / 2 / scale - middle / WINDOWS / scale)
-    window = Affine(scale=scale, zero_point=int(np.clip(zero_point, 0, 255)))
-    lowest = -window.zero_point * scale * WINDOWS
+    found = windows(affine)
     total = -1
-    for number in range(WINDOWS):
-        # A window's own values begin at its share of the lowest, so that their sum is the output.
-        shift = lowest + number * width + window.zero_point * scale
+    for number, shift in enumerate(found.shifts):
         bias = (layer.bias - np.rint(shift / bias_scale.astype(np.float64))).astype(np.int32)
         name = f"{op.name}/window{number}"
         values = file.add_constant(f"{name}/bias", bias, per_channel(bias_scale, 0))
         shape = shape_of(file.shapes[op.name])
-        part = file.add_tensor(f"{name}/int8", INT8, shape, per_tensor(window, INT8))
+        part = file.add_tensor(f"{name}/int8", INT8, shape, per_tensor(found.affine, INT8))
         file.add_operator(
             tfl.BuiltinOperator.FULLY_CONNECTED,
             [source, weight, values],
@@ -556,7 +549,7 @@ def _windows(file: File, op: FullyConnected, affine: Affine) -> None:
         )
         real = file.add_tensor(name, FLOAT32, shape)
         file.add_dequantize(part, real)
-        last = number == WINDOWS - 1
+        last = number == len(found.shifts) - 1
         if number == 0:
             total = real
             continue

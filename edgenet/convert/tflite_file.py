@@ -48,6 +48,7 @@ VERSIONS = {
     tfl.BuiltinOperator.MAX_POOL_2D: {INT8: 2},
     tfl.BuiltinOperator.AVERAGE_POOL_2D: {INT8: 2},
     tfl.BuiltinOperator.CONCATENATION: {INT8: 2},
+    tfl.BuiltinOperator.GATHER: {INT8: 2},
     tfl.BuiltinOperator.TRANSPOSE: {INT8: 2},
     tfl.BuiltinOperator.DEQUANTIZE: {INT8: 2, FLOAT16: 3},
 }

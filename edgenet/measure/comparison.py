@@ -1,4 +1,4 @@
-"""Comparison of two stored measurements, artefact by artefact.
+"""Comparison of two measurements, artefact by artefact; of stored ones, how it is made.
 
 Records of the same runtime, precision, variant and threads belong together. A latency differs only
 if the interval of the ratio over launches says so; two files of one launch each cannot tell,
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from edgenet.errors import NotComparable
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.conditions import Conditions, in_words, joined, of_documents, of_records
+from edgenet.measure.interleaved import InterleavedLaunch, Interleaving, ratio_of
 from edgenet.measure.statistics import (
     LEAST_LAUNCHES,
     PairedDifference,
@@ -29,7 +31,7 @@ RUN_INTERLEAVED = "edgenet profile NEW --against BASE"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One percentile of one latency on one side."""
+    """One percentile of one latency on one side, or its own time."""
 
     ms: float
     interval: tuple[float, float] | None
@@ -43,6 +45,7 @@ class LatencyChange:
 
     name: str
     percentile: str
+    """Or `own` for the own time of interleaved launches."""
     base: Figure
     new: Figure
     ratio: Ratio | None
@@ -85,6 +88,8 @@ class Pair:
     """Why there is none."""
     same_answers: Proportion | None
     """Images on which both find the same class best; None without an image in common."""
+    launches: tuple[InterleavedLaunch, ...] = ()
+    """Those in which both took turns; none where each side was stored by itself."""
 
     @property
     def label(self) -> str:
@@ -94,7 +99,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two stored measurements side by side."""
+    """Two measurements side by side."""
 
     base: Document
     new: Document
@@ -102,6 +107,8 @@ class Comparison:
     only_base: tuple[Record, ...]
     only_new: tuple[Record, ...]
     conditions: Conditions
+    interleaving: Interleaving | None = None
+    """None where the sides were measured at different times."""
 
 
 def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Comparison:
@@ -116,7 +123,9 @@ def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Com
             f"nothing in common: {base.source} has {_labels(base.records)}; "
             f"{new.source} has {_labels(new.records)}"
         )
-    pairs = tuple(_pair(before, after) for before, after in matched)
+    pairs = tuple(
+        paired(before, after, tuple(_latency_changes(before, after))) for before, after in matched
+    )
     conditions = joined(
         [
             of_documents(base, new),
@@ -163,18 +172,49 @@ def _match(
     )
 
 
-def _pair(base: Record, new: Record) -> Pair:
+def paired(
+    base: Record,
+    new: Record,
+    latencies: tuple[LatencyChange, ...],
+    launches: tuple[InterleavedLaunch, ...] = (),
+) -> Pair:
+    """Return one artefact on both sides, its answers compared image by image."""
     together = _together(base.predictions, new.predictions)
     accuracy = _accuracy(base, new, together)
     same = sum(before.top == after.top for before, after in together)
     return Pair(
         base=base,
         new=new,
-        latencies=tuple(_latency_changes(base, new)),
+        latencies=latencies,
         accuracy=accuracy if isinstance(accuracy, AccuracyChange) else None,
         accuracy_reason=accuracy if isinstance(accuracy, str) else None,
         same_answers=Proportion(right=same, n=len(together)) if together else None,
+        launches=launches,
     )
+
+
+def interleaved_changes(launches: Sequence[InterleavedLaunch]) -> Iterator[LatencyChange]:
+    """Yield the change of each figure that every launch knows, the deciding one first.
+
+    A launch that was slow has too few runs for a p95: without it, that of the others would be that
+    of the fast ones.
+    """
+    known = [launch.figures for launch in launches]
+    for name in known[0]:
+        if not all(name in figures for figures in known):
+            continue
+        turns = [figures[name] for figures in known]
+        base, new = (
+            Figure(ms=median(values), interval=None, launches=len(turns))
+            for values in ([each.base_ms for each in turns], [each.new_ms for each in turns])
+        )
+        yield LatencyChange(
+            name="inference_ms",
+            percentile=name,
+            base=base,
+            new=new,
+            ratio=ratio_of([each.ratio for each in turns]),
+        )
 
 
 def _latency_changes(base: Record, new: Record) -> Iterator[LatencyChange]:

@@ -12,10 +12,10 @@ from enum import Enum
 
 from edgenet.measure.comparison import RUN_INTERLEAVED, Comparison, LatencyChange, Pair
 from edgenet.measure.statistics import MOST_IMAGES, MOST_LAUNCHES, PairedDifference, Ratio
-from edgenet.measure.stored import Record
 
-GATED_PERCENTILE = "p50"
-"""The p95 moves too much from launch to launch for a limit of a few percent; it is reported."""
+GATED = ("own", "p50")
+"""The first of these that a latency has is gated. The p95 moves too much from launch to launch for
+a limit of a few percent; it is reported."""
 
 
 class Outcome(str, Enum):
@@ -65,12 +65,20 @@ def judge(comparison: Comparison, limits: Limits) -> tuple[Gate, ...]:
         if limits.max_drop_points is not None:
             gates.append(_drop_gate(pair, limits.max_drop_points))
     if limits != Limits():
-        gates += [_missing(record) for record in comparison.only_base]
+        gates += [
+            _missing(record.label, "a record of it in NEW") for record in comparison.only_base
+        ]
+        not_run = comparison.interleaving.not_run if comparison.interleaving else ()
+        gates += [_missing(label, f"a launch of it: {reason}") for label, reason in not_run]
     return tuple(gates)
 
 
 def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
-    gated = [change for change in pair.latencies if change.percentile == GATED_PERCENTILE]
+    gated = [
+        change
+        for change in pair.latencies
+        if change.percentile == _gated_percentile(pair, change.name)
+    ]
     for change in gated:
         yield _slowdown_gate(pair, change, percent)
     if not gated:
@@ -84,6 +92,11 @@ def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
             outcome=Outcome.CANNOT_TELL,
             would_tell=f"a latency on both sides: {RUN_INTERLEAVED}",
         )
+
+
+def _gated_percentile(pair: Pair, name: str) -> str | None:
+    known = [change.percentile for change in pair.latencies if change.name == name]
+    return next((percentile for percentile in GATED if percentile in known), None)
 
 
 def _slowdown_gate(pair: Pair, change: LatencyChange, percent: float) -> Gate:
@@ -124,16 +137,16 @@ def _drop_gate(pair: Pair, points: float) -> Gate:
     )
 
 
-def _missing(record: Record) -> Gate:
+def _missing(artifact: str, would_tell: str) -> Gate:
     return Gate(
         name="present",
         unit="",
         limit=None,
-        artifact=record.label,
+        artifact=artifact,
         figure="artefact",
         interval=None,
         outcome=Outcome.CANNOT_TELL,
-        would_tell="a record of it in NEW",
+        would_tell=would_tell,
     )
 
 

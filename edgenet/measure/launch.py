@@ -41,6 +41,19 @@ class Opened:
     """Processors that the process may run on."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Runs back to back."""
+
+    samples_ns: Sequence[int]
+    """Duration of each."""
+    elapsed_ns: int
+    """Of the block, with all that is between the runs."""
+    waited_ns: int | None
+    """For how long within it the threads, added up, were ready to run and had no processor; None
+    where the kernel does not count that."""
+
+
 class Launch:
     """A child process that holds one artefact. Close it, or use it in a `with`."""
 
@@ -105,6 +118,10 @@ class Launch:
         answer = self._ask("back_to_back", partial=True, runs=runs, seconds=seconds)
         samples: Sequence[int] = answer["samples_ns"]
         return samples
+
+    def block(self, *, runs: int, seconds: float) -> Block:
+        """Return what `back_to_back` does, and for how long the process waited meanwhile."""
+        return Block(**self._ask("block", partial=True, runs=runs, seconds=seconds))
 
     def paced(self, frames_per_second: float, *, runs: int, seconds: float) -> Paced:
         """Return runs at a camera's rate; fewer when interrupted."""

@@ -19,9 +19,9 @@ import numpy as np
 from edgenet.board.machine import Machine
 from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
 from edgenet.board.sensors import power_sensors
-from edgenet.board.state import READINGS, State
+from edgenet.board.state import READINGS, State, was_throttled
 from edgenet.board.target import Target
-from edgenet.bundle import Artifact, Bundle
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.errors import RuntimeRefused
 from edgenet.golden import prepare_pictures
 from edgenet.measure.launch import Launch, Opened
@@ -111,12 +111,7 @@ class Measured:
     @property
     def throttled(self) -> bool | None:
         """Tell whether the board was slowed down meanwhile; None where it cannot say."""
-        states = (self.before, *self.during, self.after)
-        known = [state.throttled for state in states if state.throttled is not None]
-        counts = [state.throttle_count for state in states if state.throttle_count is not None]
-        if not known and not counts:
-            return None
-        return any(known) or (bool(counts) and counts[-1] > counts[0])
+        return was_throttled((self.before, *self.during, self.after))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +144,7 @@ def profile(
     Raises `RuntimeRefused` when no artefact can run here.
     """
     outcome = _Outcome()
-    with _shown_images(bundle) as (images, pictures):
+    with shown_images(bundle) as (images, pictures):
         setting = _Setting(
             bundle=bundle,
             plan=plan,
@@ -177,6 +172,18 @@ def profile(
         idle_w=setting.idle_w,
         complete=complete,
     )
+
+
+def runnable(
+    bundle: Bundle, runtimes: tuple[str, ...], precisions: tuple[Precision, ...]
+) -> tuple[Artifact, ...]:
+    """Return what `Bundle.select` does, and for `null` a stand-in for the bundle's first artefact.
+
+    The null runtime is only there where it is asked for.
+    """
+    others = tuple(name for name in runtimes if name != NULL)
+    chosen = bundle.select(others, precisions) if others or not runtimes else ()
+    return (*chosen, *((null_artifact(bundle),) if NULL in runtimes else ()))
 
 
 def null_artifact(bundle: Bundle) -> Artifact:
@@ -210,7 +217,7 @@ def _threads(count: int) -> str:
 
 
 @contextmanager
-def _shown_images(bundle: Bundle) -> Iterator[tuple[Path, str]]:
+def shown_images(bundle: Bundle) -> Iterator[tuple[Path, str]]:
     """Give a .npy file of what artefacts are shown, and what that is, in words."""
     if bundle.golden is not None:
         pictures = np.concatenate(
@@ -268,8 +275,8 @@ def _try(outcome: _Outcome, setting: _Setting, artifact: Artifact, threads: int)
     except RuntimeRefused as error:
         outcome.not_run[artifact] = str(error)
         return
-    if setting.plan.layers and found.complete:
-        found = replace(found, layers=_layers(setting, found))
+    if setting.plan.layers:
+        found = replace(found, layers=_layers(setting, found) if found.complete else INTERRUPTED)
     outcome.measured.append(found)
     if not found.complete or found.layers == INTERRUPTED:
         raise KeyboardInterrupt
@@ -291,11 +298,7 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
             paced = launch.paced(
                 plan.frames_per_second, runs=plan.rules.runs, seconds=plan.rules.seconds
             )
-        soak: list[Paced] = []
-        while len(soak) < plan.soak_minutes and not launch.interrupted:
-            minute = launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS)
-            if not launch.interrupted:
-                soak.append(minute)
+        soak = tuple(_soak(launch, plan))
     states = tuple(sample.state for sample in sampler.samples) or (NO_STATE,)
     window = energy(sampler.power_samples, started_ns, ended_ns, idle_power_w=setting.idle_w)
     return Measured(
@@ -306,7 +309,7 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         memory=Memory(before_load_bytes=opened.before_load_bytes, peak_bytes=peak),
         back_to_back_ns=samples,
         paced=paced,
-        soak=tuple(soak),
+        soak=soak,
         before=states[0],
         during=states[1:-1],
         after=states[-1],
@@ -324,6 +327,16 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         layers=NO_LAYERS,
         complete=not launch.interrupted,
     )
+
+
+def _soak(launch: Launch, plan: Plan) -> Iterator[Paced]:
+    """Yield whole minutes at the camera's rate, until there are enough or Ctrl-C."""
+    for _ in range(plan.soak_minutes):
+        if launch.interrupted:
+            return
+        minute = launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS)
+        if not launch.interrupted:
+            yield minute
 
 
 def _layers(setting: _Setting, measured: Measured) -> Layers | str:

@@ -1,17 +1,17 @@
 """Statistics of latencies and of right and wrong answers; numpy only, for boards have no scipy.
 
-Every interval is 95 % and says what it is an interval of. That of a `Summary` speaks of one launch:
-it says how well the percentile of that run is known, not how far another launch will land from it.
-Two launches of the same file differ by more than their samples scatter, so only a `Ratio`, which
-counts each launch once, may call a difference. A `PairedDifference` speaks of images like those
-that both sides have seen.
+Every interval is 95 % unless it says otherwise, and says what it is an interval of. That of a
+`Summary` speaks of one launch: it says how well the percentile of that run is known, not how far
+another launch will land from it. Two launches of the same file differ by more than their samples
+scatter, so only a `Ratio`, which counts each launch once, may call a difference. A
+`PairedDifference` speaks of images like those that both sides have seen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from statistics import NormalDist
@@ -120,7 +120,7 @@ def _block_bootstrap(
     counts = np.bincount(cell, minlength=segments * bins).reshape(segments, bins)
     below = _block_draws(segments) @ np.cumsum(counts, axis=1, dtype=np.float64)
     total = below[:, -1:]
-    tail = NormalDist().cdf(-student_t_975(BLOCKS - 1) * math.sqrt(BLOCKS / (BLOCKS - 1)))
+    tail = NormalDist().cdf(-student_t(BLOCKS - 1) * math.sqrt(BLOCKS / (BLOCKS - 1)))
     found = {}
     for percent, value in percentiles.items():
         replicates = upper[(100 * below < percent * total).sum(axis=1)]
@@ -151,6 +151,8 @@ class Ratio:
     high: float
     launches: int
     """Of the side with fewer."""
+    confidence: float = 0.95
+    """Of the interval, as a share."""
 
     @property
     def percent_interval(self) -> tuple[float, float]:
@@ -170,16 +172,17 @@ class Ratio:
         That is if launches go on scattering as they did. None where more than a thousand would not.
         """
         spread = math.log(self.high / self.value) * math.sqrt(self.launches)
-        spread /= student_t_975(self.launches - 1)
+        spread /= student_t(self.launches - 1, confidence=self.confidence)
         distance = abs(math.log(limit / self.value))
 
         def decided(launches: int) -> bool:
-            return student_t_975(launches - 1) * spread / math.sqrt(launches) < distance
+            quantile = student_t(launches - 1, confidence=self.confidence)
+            return quantile * spread / math.sqrt(launches) < distance
 
         return _smallest(decided, LEAST_LAUNCHES, MOST_LAUNCHES)
 
 
-def paired_ratio(ratios: Sequence[float]) -> Ratio:
+def paired_ratio(ratios: Sequence[float], *, confidence: float = 0.95) -> Ratio:
     """Return the ratio NEW to BASE from one ratio a pair of interleaved launches.
 
     Student's t interval of the mean log ratio: each pair counts once, however many samples it had.
@@ -187,7 +190,8 @@ def paired_ratio(ratios: Sequence[float]) -> Ratio:
     """
     logs = _logs(ratios)
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    return _ratio(float(logs.mean()), student_t_975(len(logs) - 1) * error, len(logs))
+    half = student_t(len(logs) - 1, confidence=confidence) * error
+    return replace(_ratio(float(logs.mean()), half, len(logs)), confidence=confidence)
 
 
 def unpaired_ratio(base_ms: Sequence[float], new_ms: Sequence[float]) -> Ratio:
@@ -201,7 +205,7 @@ def unpaired_ratio(base_ms: Sequence[float], new_ms: Sequence[float]) -> Ratio:
     # Welch and Satterthwaite's degrees of freedom.
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (base, new), strict=True))
     freedom = sum(parts) ** 2 / below if below else len(base) + len(new) - 2
-    half = student_t_975(freedom) * math.sqrt(sum(parts))
+    half = student_t(freedom) * math.sqrt(sum(parts))
     return _ratio(float(new.mean() - base.mean()), half, min(len(base), len(new)))
 
 
@@ -219,8 +223,8 @@ def _ratio(log: float, half: float, launches: int) -> Ratio:
 
 
 @cache
-def student_t_975(freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's t with `freedom` >= 1 degrees of freedom.
+def student_t(freedom: float, *, confidence: float = 0.95) -> float:
+    """Return what |t| of Student's t with `freedom` >= 1 stays below in a share `confidence`.
 
     With t = sqrt(freedom) tan(angle) the density is a power of a cosine, which 64 Gauss-Legendre
     nodes integrate to ten digits; the quantile is then bisected.
@@ -230,12 +234,12 @@ def student_t_975(freedom: float) -> float:
     scale *= 2 / math.sqrt(math.pi)
 
     def too_small(angle: float) -> bool:
-        """Tell whether |t| stays below the value at `angle` less often than in 95 %."""
+        """Tell whether |t| stays below the value at `angle` less often than wanted."""
         heights = np.cos(angle * (nodes + 1) / 2) ** (freedom - 1)
-        return bool(scale * angle / 2 * (weights @ heights) < 0.95)
+        return bool(scale * angle / 2 * (weights @ heights) < confidence)
 
-    # 13 is above the quantile of one degree of freedom, which is the largest.
-    angle = _bisect(too_small, 0.0, math.atan(13 / math.sqrt(freedom)))
+    # 64 is above the 99 % quantile of one degree of freedom, which is the largest.
+    angle = _bisect(too_small, 0.0, math.atan(64 / math.sqrt(freedom)))
     return math.sqrt(freedom) * math.tan(angle)
 
 

@@ -1,6 +1,6 @@
-"""What was measured earlier and stored, as `compare` reads it back.
+"""What was measured, as a comparison needs it; mostly earlier and stored.
 
-`edgenet.report.reading` makes these from a file. What the file does not know is None here.
+`edgenet.report.reading` makes these from a file. What is not known is None here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Record:
     precision: str
     variant: str | None
     threads: int
-    device: str
+    device: str | None
     runtime_version: str | None
     size_bytes: int | None
     quick: bool | None
@@ -77,6 +77,33 @@ class Record:
     def label(self) -> str:
         """Return the artefact with its threads."""
         return f"{self.artifact_label}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+
+def unmeasured(artifact: tuple[str, str, str | None], *, threads: int) -> Record:
+    """Return a record of `Record.artifact` of which nothing else is known."""
+    runtime, precision, variant = artifact
+    return Record(
+        runtime=runtime,
+        precision=precision,
+        variant=variant,
+        threads=threads,
+        device=None,
+        runtime_version=None,
+        size_bytes=None,
+        quick=None,
+        complete=None,
+        throttled=None,
+        affinity=None,
+        paced_fps=None,
+        governor=None,
+        power_mode=None,
+        latency={},
+        launches=(),
+        peak_rss_bytes=None,
+        top1=None,
+        agreement=None,
+        predictions=(),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from edgenet.graph import (
     ACTIVATION_RANGES,
     Activate,
     Add,
+    Concatenate,
     Convolution,
     Flatten,
     Float32Array,
@@ -27,7 +28,9 @@ from edgenet.graph import (
     Multiply,
     Normalise,
     Operator,
+    Select,
     Weighted,
+    inputs_of,
     is_depthwise,
 )
 
@@ -75,6 +78,31 @@ class Assembly:
         if isinstance(op, Activate):
             return op.function != "hard_swish"
         return getattr(op, "activation", None) is not None
+
+    def finished(self, output: str) -> tuple[Operator, ...]:
+        """Return the operators that `output` depends on, the first one in any case."""
+        needed = {output, next(iter(self.operators))}
+        for op in reversed(self.operators.values()):
+            if op.name in needed:
+                needed.update(inputs_of(op))
+        live = [op for op in self.operators.values() if op.name in needed]
+        return tuple(part for op in live for part in self._halved(op))
+
+    def _halved(self, op: Operator) -> tuple[Operator, ...]:
+        """Return `op`, or an order of all channels as two halves, see `Select`."""
+        if not isinstance(op, Select):
+            return (op,)
+        all_of_them = sorted(op.channels) == list(range(self.shapes[op.input][0]))
+        if not all_of_them or all(
+            op.channels[channel] == at for at, channel in enumerate(op.channels)
+        ):
+            return (op,)
+        middle = len(op.channels) // 2
+        halves = tuple(
+            Select(name=self._unique(f"{op.name}.{name}"), input=op.input, channels=channels)
+            for name, channels in (("first", op.channels[:middle]), ("rest", op.channels[middle:]))
+        )
+        return (*halves, Concatenate(name=op.name, inputs=tuple(half.name for half in halves)))
 
     # Shapes
 
@@ -142,6 +170,75 @@ class Assembly:
             return False
         self.append(changed, shape)
         return True
+
+    # Channels
+
+    def select(
+        self, source: str, channels: tuple[int, ...], *, name: Callable[[], str], again: bool
+    ) -> str:
+        """Return the operator that makes some channels of `source`: `source` itself if all.
+
+        It is the one reader of `source` that its node is, or, `again`, one more.
+        """
+        shape = self.shapes[source]
+        if channels == tuple(range(shape[0])):
+            return source
+        before = self.operators[source]
+        if isinstance(before, Select):
+            source, again = before.input, True
+            channels = tuple(before.channels[channel] for channel in channels)
+        self._reads[source] = self._reads.get(source, 1) + again
+        op = Select(name=name(), input=source, channels=channels)
+        return self.append(op, (len(channels), *shape[1:]))
+
+    def without_select(self, source: str, weight: Float64Array) -> tuple[str, Float64Array]:
+        """Return input and weight (out, in, ...) of a layer, with a selection before it inside.
+
+        A permutation costs nothing there, and of the image's few channels all can be read.
+        """
+        before = self.operators[source]
+        if not isinstance(before, Select) or self.is_shared(source):
+            return source, weight
+        channels = self.shapes[before.input][0]
+        permutes = sorted(before.channels) == list(range(channels))
+        if not permutes and not isinstance(self.operators[before.input], Normalise):
+            return source, weight
+        whole = np.zeros((len(weight), channels, *weight.shape[2:]))
+        for at, channel in enumerate(before.channels):
+            whole[:, channel] += weight[:, at]
+        return before.input, whole
+
+    def rejoined(self, names: list[str]) -> tuple[str, Float64Array, Float64Array] | None:
+        """Return the operator all of whose channels `names` are, in order, and a scale and shift.
+
+        So networks end up that normalise the image's colours one by one. None for anything else.
+        """
+        parts = [self._selected(name) for name in names]
+        selects = [select for select, _, _ in parts if select is not None]
+        sources = {select.input for select in selects}
+        if len(selects) < len(names) or len(sources) != 1:
+            return None
+        (source,) = sources
+        channels = [channel for select in selects for channel in select.channels]
+        if channels != list(range(self.shapes[source][0])):
+            return None
+        self._reads[source] += 1 - len(names)
+        return (
+            source,
+            np.concatenate([scale for _, scale, _ in parts]),
+            np.concatenate([shift for _, _, shift in parts]),
+        )
+
+    def _selected(self, name: str) -> tuple[Select | None, Float64Array, Float64Array]:
+        """Return the selection that `name` scales and shifts, if it does only that, and these."""
+        op, channels = self.operators[name], self.shapes[name][0]
+        scale, shift = np.ones(channels), np.zeros(channels)
+        alone = not self.is_shared(name)
+        if isinstance(op, Convolution) and _scales_only(op):
+            scale, shift = op.weight.ravel().astype(np.float64), op.bias.astype(np.float64)
+            op = self.operators[op.input]
+            alone = alone and not self.is_shared(op.name)
+        return op if alone and isinstance(op, Select) else None, scale, shift
 
     # Scales and shifts
 
@@ -287,6 +384,12 @@ def clip_activation(low: float, high: float, *, after: str | None = None) -> Cli
 def float32(values: npt.NDArray[Any]) -> Float32Array:
     """Return a copy in float32, contiguous and writable."""
     return np.array(values, np.float32, order="C")
+
+
+def _scales_only(op: Convolution) -> bool:
+    """Tell whether a layer scales and shifts each channel, and no more."""
+    one_by_one = is_depthwise(op) and op.weight[0, 0].size == 1
+    return one_by_one and (op.stride, op.pad, op.activation) == ((1, 1), NO_PAD, None)
 
 
 def _by_channel(

@@ -124,8 +124,10 @@ def largest_difference(imported: ImportedModel, path: Path, images: UInt8Array) 
 def run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDArray[np.float32]:
     """Return the file's logits (N, classes) from ONNX Runtime."""
     import onnx
-    import onnxruntime
 
+    from edgenet.runtimes.onnxruntime import package
+
+    onnxruntime = package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -28,6 +28,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    same_padding,
 )
 from edgenet.models.assembly import NO_PAD, Assembly, Float64Array, clip_activation, float32
 from edgenet.models.onnx_names import Names
@@ -81,23 +82,27 @@ class _Lowering:
     def run(self) -> tuple[Operator, ...]:
         """Lower every node, then see that what leaves is one vector."""
         for node in self.network.nodes:
-            shape = self.network.shapes.get(node.output)
-            if shape is None or min(shape, default=1) < 1:
-                raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
-            handler = HANDLERS.get(node.kind)
-            if handler is None:
-                raise node.refuse(
-                    f"is not an operator that edgenet takes; it takes {TAKEN}: replace it by some "
-                    "of these and export again"
+            if node.kind not in HANDLERS:
+                remedy = next(
+                    (text for kinds, text in REMEDIES.items() if node.kind in kinds), OTHER
                 )
-            handler(self, node)
+                raise node.refuse(f"is not an operator that edgenet takes; {remedy}")
+        for node in self.network.nodes:
+            self._require_shapes(node)
+            HANDLERS[node.kind](self, node)
         last = self.network.nodes[-1]
         output = self.views[self.network.output_tensor]
         if math.prod(output.shape) != max(output.shape):
             raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
         name = self._vector(last, self.network.output_tensor)
         assert name == next(reversed(self.net.operators))
-        return tuple(self.net.operators.values())
+        return self.net.finished(name)
+
+    def _require_shapes(self, node: Node) -> None:
+        for tensor in node.outputs:
+            shape = self.network.shapes.get(tensor)
+            if (shape is None or min(shape, default=1) < 1) and self.readers[tensor]:
+                raise node.refuse("the shape of its output is not fixed; export with fixed shapes")
 
     # What tensors are
 
@@ -147,7 +152,11 @@ class _Lowering:
             same_order = channels_last == view.channels_last or padded[1:] == (1, 1)
             if same_order and view.shape == _seen(padded, channels_last):
                 return replace(view, channels_last=channels_last)
-        raise node.refuse(f"reads {_times(view.shape)}, a reshape of {_times(padded)}")
+        raise node.refuse(
+            f"reads {_times(view.shape)}, which is a map of {_times(padded)} (channels x height x "
+            "width) put into another shape, as attention needs it; edgenet takes networks of "
+            "convolutions, which keep maps as they are: choose such a one"
+        )
 
     def _channels_first(self, node: Node, tensor: str) -> _View:
         view = self._map(node, tensor)
@@ -202,16 +211,20 @@ class _Lowering:
         if dilations[0] != dilations[1]:
             raise node.refuse(f"is dilated {_times(dilations)}; edgenet takes one dilation")
         bias = self._constant(node, 2)
+        groups = int(node.attributes.get("group", 1))
+        source = view.operator
+        if groups == 1:
+            source, weight = self.net.without_select(source, weight)
         stride = _pair(node.attributes.get("strides", (1, 1)))
         window = tuple(dilations[0] * (side - 1) + 1 for side in weight.shape[2:])
         op = Convolution(
             name=self.names.of_layer(node),
-            input=view.operator,
+            input=source,
             weight=float32(weight),
             bias=float32(np.zeros(len(weight)) if bias is None else bias),
             stride=stride,
             pad=self._pad(node, view, window, stride),
-            groups=int(node.attributes.get("group", 1)),
+            groups=groups,
             dilation=int(dilations[0]),
             activation=None,
         )
@@ -223,11 +236,9 @@ class _Lowering:
         """Return the zeros around the operator that `view` sees: a Pad's and the node's own."""
         mode = node.attributes.get("auto_pad", b"NOTSET").decode()
         if mode in ("SAME_UPPER", "SAME_LOWER"):
-            own: list[int] = []
-            for size, side, step in zip(view.shape[2:], window, stride, strict=True):
-                missing = max((math.ceil(size / step) - 1) * step + side - size, 0)
-                less, more = missing // 2, missing - missing // 2
-                own += [less, more] if mode == "SAME_UPPER" else [more, less]
+            own = _same(view.shape[2:], window, stride)
+            if mode == "SAME_LOWER":
+                own = [own[1], own[0], own[3], own[2]]
         else:
             top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
             own = [0, 0, 0, 0] if mode == "VALID" else [top, bottom, left, right]
@@ -305,16 +316,19 @@ class _Lowering:
         sides = self.net.shapes[view.operator][1:]
         grown, out = _grown(sides, pad), self._shape(node)[2:]
         reach = tuple((o - 1) * s + k for o, s, k in zip(out, stride, kernel, strict=True))
-        if any(r > g for r, g in zip(reach, grown, strict=True)):
-            raise node.refuse("has ceil_mode=1 with windows beyond the edge; edgenet takes 0")
-        if pad == NO_PAD:
-            if kernel == sides:
-                self.global_average_pool(node)
-            else:
-                self._pool(node, view, "average", kernel, stride, pad)
+        # With ceil_mode the last windows reach beyond the edge.
+        rest = [max(0, r - g) for r, g in zip(reach, grown, strict=True)]
+        counts = pad == view.pad or bool(node.attributes.get("count_include_pad", 0))
+        if pad == NO_PAD or not counts:
+            top, bottom, left, right = pad
+            uncounted = (top, bottom + rest[0], left, right + rest[1])
+            self._mean(node, view, kernel, stride, uncounted)
             return
-        if pad != view.pad and not node.attributes.get("count_include_pad", 0):
-            raise node.refuse("has padding and count_include_pad=0; edgenet takes no padding or 1")
+        if any(rest):
+            raise node.refuse(
+                "counts zeros around and has ceil_mode=1 with windows beyond the edge; edgenet "
+                "takes one of both: export with ceil_mode=0"
+            )
         channels = self.net.shapes[view.operator][0]
         op = Convolution(
             name=self.names.of_step(node),
@@ -327,6 +341,26 @@ class _Lowering:
             activation=None,
         )
         self._bind(node.output, self.net.append(op, self._shape(node)[1:]))
+
+    def _mean(
+        self,
+        node: Node,
+        view: _View,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pad: Pad,
+    ) -> None:
+        """Make the node's output the mean of what each window sees; what pads it does not count."""
+        sides = self.net.shapes[view.operator][1:]
+        if kernel == sides and pad == NO_PAD:
+            self.global_average_pool(node)
+            return
+        if view.pad != NO_PAD or pad not in (NO_PAD, tuple(_same(sides, kernel, stride))):
+            raise node.refuse(
+                f"does not count its padding of {list(pad)}; edgenet takes that where the padding "
+                "is SAME's: use auto_pad=SAME_UPPER or count_include_pad=1"
+            )
+        self._pool(node, view, "average", kernel, stride, pad)
 
     def _window(self, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return kernel and stride of a pooling."""
@@ -366,26 +400,45 @@ class _Lowering:
         return node.inputs[0]
 
     def global_max_pool(self, node: Node) -> None:
-        """GlobalMaxPool: one window over all of it."""
-        view = self._channels_first(node, self._unpadded_name(node))
-        height, width = self.net.shapes[view.operator][1:]
-        self._pool(node, view, "max", (height, width), (1, 1), NO_PAD)
+        """GlobalMaxPool, or a ReduceMax that is one: one window over all of it."""
+        view = self._map(node, self._unpadded_name(node))
+        op = Pool(
+            name=self.names.of_step(node),
+            input=view.operator,
+            kind="max",
+            kernel=_pair(self.net.shapes[view.operator][1:]),
+            stride=(1, 1),
+            pad=NO_PAD,
+        )
+        self.net.append(op, (self.net.shapes[view.operator][0], 1, 1))
+        self._bind_view(node.output, _View(operator=op.name, shape=self._shape(node)))
 
     def reduce_mean(self, node: Node) -> None:
         """ReduceMean over height and width."""
+        self._require_both_sides(node)
+        self.global_average_pool(node)
+
+    def reduce_max(self, node: Node) -> None:
+        """ReduceMax over height and width."""
+        self._require_both_sides(node)
+        self.global_max_pool(node)
+
+    def _require_both_sides(self, node: Node) -> None:
         view = self._map(node, self._unpadded_name(node))
         axes = node.attributes.get("axes", self._constant(node, 1))
         wanted = {1, 2} if view.channels_last else {2, 3}
         if axes is None or {int(axis) % 4 for axis in axes} != wanted:
-            raise node.refuse("edgenet takes the mean over height and width together only")
-        self.global_average_pool(node)
+            raise node.refuse("edgenet takes it over height and width together only")
 
     # Views
 
     def cast(self, node: Node) -> None:
         """Cast of bytes to float32."""
         if node.attributes.get("to") != FLOAT32:
-            raise node.refuse("edgenet takes Cast to float32 only")
+            raise node.refuse(
+                "edgenet takes Cast to float32 only; a network that computes in float16 has to be "
+                "exported in float32"
+            )
         self.reshape(node)
 
     def reshape(self, node: Node) -> None:
@@ -395,12 +448,14 @@ class _Lowering:
 
     def transpose(self, node: Node) -> None:
         """Transpose between channels first and last, or one that moves sides of 1 only."""
-        view = self._unpadded(node, node.inputs[0])
+        view = self._view(node, node.inputs[0])
         rank = len(view.shape)
         order = tuple(node.attributes.get("perm", reversed(range(rank))))
         moved = [axis for axis in order if view.shape[axis] != 1]
         if moved == sorted(moved):
             self._bind_view(node.output, replace(view, shape=self._shape(node)))
+            return
+        if self._shuffle(node, view, order):
             return
         view = self._map(node, node.inputs[0])
         if order != ((0, 3, 1, 2) if view.channels_last else (0, 2, 3, 1)):
@@ -410,6 +465,85 @@ class _Lowering:
             )
         turned = replace(view, shape=self._shape(node), channels_last=not view.channels_last)
         self._bind_view(node.output, turned)
+
+    def _shuffle(self, node: Node, view: _View, order: tuple[int, ...]) -> bool:
+        """Take a turn within the channels, seen as groups x channels of each; tell whether."""
+        shape = self.net.shapes[view.operator]
+        at = 3 if view.channels_last else 1
+        groups, size = view.shape[at : at + 2] if len(view.shape) == 5 else (0, 0)
+        merged = (*view.shape[:at], groups * size, *view.shape[at + 2 :])
+        swapped = (0, 2, 1, 3, 4) if at == 1 else (0, 1, 2, 4, 3)
+        if merged != _seen(shape, view.channels_last) or order != swapped:
+            return False
+        channels = np.arange(shape[0]).reshape(groups, size).T.ravel()
+        self._select(node, view, node.output, channels)
+        return True
+
+    # Channels
+
+    def split(self, node: Node) -> None:
+        """Split of the channels."""
+        view, axis = self._channels(node, int(node.attributes.get("axis", 0)))
+        start = 0
+        for tensor in node.outputs:
+            end = start + self.network.shapes[tensor][axis]
+            self._select(node, view, tensor, np.arange(start, end), again=start > 0)
+            start = end
+
+    def slice(self, node: Node) -> None:
+        """Slice of the channels, backwards too."""
+        names = ("starts", "ends", "axes", "steps")
+        given = [
+            node.attributes.get(name, self._constant(node, at)) for at, name in enumerate(names, 1)
+        ]
+        starts, ends = given[:2]
+        axes = range(len(starts)) if given[2] is None else given[2]
+        steps = np.ones(len(starts), int) if given[3] is None else given[3]
+        view, channels_axis = self._channels(node, None)
+        kept = [np.arange(side) for side in view.shape]
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            kept[axis] = kept[axis][int(start) : int(end) : int(step)]
+        for axis, side in enumerate(view.shape):
+            if axis != channels_axis and not np.array_equal(kept[axis], np.arange(side)):
+                raise node.refuse("cuts more than channels; edgenet takes slices of channels")
+        self._select(node, view, node.output, kept[channels_axis])
+
+    def gather(self, node: Node) -> None:
+        """Gather of channels by constant numbers."""
+        numbers = self._constant(node, 1)
+        view, axis = self._channels(node, int(node.attributes.get("axis", 0)))
+        assert numbers is not None
+        self._select(node, view, node.output, numbers.ravel() % view.shape[axis])
+
+    def _channels(self, node: Node, axis: int | None) -> tuple[_View, int]:
+        """Return the map or vector that a node reads and its channels' axis, which `axis` must be.
+
+        None: the node has several.
+        """
+        view = self._canonical(node, node.inputs[0])
+        own = len(view.shape) - 1 if view.channels_last or len(view.shape) != 4 else 1
+        if axis is not None and axis % len(view.shape) != own:
+            raise node.refuse(f"is along axis {axis}; edgenet takes the channels' axis")
+        return view, own
+
+    def _select(
+        self,
+        node: Node,
+        view: _View,
+        tensor: str,
+        channels: npt.NDArray[Any],
+        *,
+        again: bool = False,
+    ) -> None:
+        """Make `tensor` some channels of what `view` sees; `again` if the node made others."""
+        name = self.net.select(
+            view.operator,
+            tuple(channels.tolist()),
+            name=lambda: self.names.of_step(node),
+            again=again,
+        )
+        made = replace(view, operator=name, shape=self.network.shapes[tensor])
+        self._bind_view(tensor, made)
 
     def pad(self, node: Node) -> None:
         """Zeros around height and width, for the layers that follow."""
@@ -616,6 +750,12 @@ class _Lowering:
             view.channels_last != last for view in views
         ):
             raise node.refuse(f"joins along axis {axis}; edgenet takes the channels' axis")
+        whole = self.net.rejoined([view.operator for view in views])
+        if whole is not None:
+            source, scale, shift = whole
+            name = self.net.scale(source, scale, shift, name=lambda: self.names.of_step(node))
+            self._bind(node.output, name, channels_last=last)
+            return
         parts = [self.net.shapes[view.operator] for view in views]
         shape = (sum(part[0] for part in parts), *parts[0][1:])
         op = Concatenate(
@@ -644,6 +784,7 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "DequantizeLinear": _Lowering.quantized,
     "Div": _Lowering.divide,
     "Flatten": _Lowering.reshape,
+    "Gather": _Lowering.gather,
     "Gemm": _Lowering.gemm,
     "GlobalAveragePool": _Lowering.global_average_pool,
     "GlobalMaxPool": _Lowering.global_max_pool,
@@ -658,11 +799,14 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
     "Neg": _Lowering.negate,
     "Pad": _Lowering.pad,
     "QuantizeLinear": _Lowering.quantized,
+    "ReduceMax": _Lowering.reduce_max,
     "ReduceMean": _Lowering.reduce_mean,
     "Relu": _Lowering.relu,
     "Reshape": _Lowering.reshape,
     "Sigmoid": _Lowering.sigmoid,
+    "Slice": _Lowering.slice,
     "Softmax": _Lowering.softmax,
+    "Split": _Lowering.split,
     "Squeeze": _Lowering.reshape,
     "Sub": _Lowering.subtract,
     "Sum": _Lowering.total,
@@ -674,6 +818,23 @@ HANDLERS: Mapping[str, Callable[[_Lowering, Node], None]] = {
 TAKEN = ", ".join(
     kind for kind in HANDLERS if kind not in ("DequantizeLinear", "LogSoftmax", "QuantizeLinear")
 )
+OTHER = f"it takes {TAKEN}: replace it by some of these and export again"
+REMEDIES: Mapping[tuple[str, ...], str] = {
+    ("LayerNormalization", "Erf", "Einsum", "RMSNormalization", "Attention"): (
+        "it belongs to transformers and to networks like ConvNeXt: take a classifier of "
+        "convolutions with BatchNormalization"
+    ),
+    ("GroupNormalization", "InstanceNormalization", "LRN", "Pow"): (
+        "it normalises by each image's own statistics: use BatchNormalization and train again"
+    ),
+    ("Celu", "Elu", "Gelu", "LeakyRelu", "Mish", "PRelu", "Selu", "Softplus", "Tanh"): (
+        "use Relu, Clip, HardSwish or x * Sigmoid(x) in its place and train again"
+    ),
+    ("ArgMax", "TopK"): "export the network with its logits as the output, a number for each class",
+    ("If", "Loop", "Scan"): "export without control flow, for one fixed shape of the input",
+    ("ConvTranspose", "Resize", "Upsample"): "it makes maps larger: edgenet takes classifiers",
+}
+"""What to do about operators that are often met; for others there is `OTHER`."""
 
 
 def _per_channel(
@@ -688,6 +849,12 @@ def _per_channel(
             f"its constant is {_times(values.shape)}; edgenet takes one number, or one a channel"
         )
     return values.ravel()
+
+
+def _same(sides: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, int]) -> list[int]:
+    """Return the padding (top, bottom, left, right) of SAME_UPPER."""
+    axes = zip(sides, window, stride, strict=True)
+    return [pixels for axis in axes for pixels in same_padding(*axis)]
 
 
 def _seen(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:

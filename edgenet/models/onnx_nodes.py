@@ -45,8 +45,13 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     """Tensor names; an input that is left out is an empty string."""
-    output: str
+    outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+
+    @property
+    def output(self) -> str:
+        """Return the first tensor that it makes, for most kinds the only one."""
+        return self.outputs[0]
 
     def refuse(self, reason: str) -> UnsupportedOperator:
         """Return the error that names this node."""
@@ -200,7 +205,7 @@ def _image_input(graph: Any, resolution: int | None) -> tuple[Any, Literal["NCHW
     if not fixed and resolution is None:
         raise BadWeights(
             f"input {image.name!r} is {shape}, its height and width are open; "
-            "say which resolution to convert it for"
+            "give the side to convert it for, such as --resolution 224"
         )
     wanted = fixed | ({resolution} if resolution is not None else set())
     if len(wanted) != 1 or min(wanted) < 1:
@@ -342,7 +347,7 @@ def _plain(node: Any) -> Node:
         kind=node.op_type,
         name=node.name if isinstance(node.name, str) else "",  # protobuf lets bytes through
         inputs=tuple(node.input),
-        output=node.output[0],
+        outputs=tuple(node.output),
         attributes={a.name: helper.get_attribute_value(a) for a in node.attribute},
     )
 
@@ -352,7 +357,7 @@ def _live(nodes: Iterable[Any], output: str) -> tuple[Any, ...]:
     needed, live = {output}, []
     for node in reversed(list(nodes)):
         made, read = (
-            ([node.output], node.inputs)
+            (node.outputs, node.inputs)
             if isinstance(node, Node)
             else (node.output, [*node.input, *_captured(node)])
         )

@@ -55,6 +55,11 @@ LEAST_ACTIVE = 0.05
 """A channel that is clipped more often than this moves its mean too slowly to be divided by."""
 SAMPLES_PER_INPUT = 2
 """With fewer samples for each input of a layer its covariance is noise: round to nearest."""
+SCALES_TRIED = {32: 64, 128: 16}
+"""How many scales of a channel are tried, by the most weights that it may have."""
+LARGEST_STRETCH = 0.25
+LIKENESS = 0.9
+"""Correlation of neighbouring pixels, where scales are tried."""
 ENOUGH_SAMPLES_PER_INPUT, ENOUGH_IMAGES = 256, 32
 """With so many of both, more images do not change the covariance."""
 
@@ -157,30 +162,64 @@ class _Layer:
 @torch.inference_mode()
 def _fit(layer: _Layer, weights: QuantizedWeights, corrections: Corrections) -> QuantizedWeights:
     if corrections.learned_rounding:
-        weights = replace(weights, values=_learn_rounding(layer, weights))
+        weights = _learn_rounding(layer, weights)
     return _correct_bias(layer, weights) if corrections.bias else weights
 
 
-def _learn_rounding(
-    layer: _Layer, weights: QuantizedWeights
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
-    """Return the integer weights that keep the layer's output closest to the float weights'."""
+def _learn_rounding(layer: _Layer, weights: QuantizedWeights) -> QuantizedWeights:
+    """Return the integers, and the steps, that keep the output closest to the float weights'."""
     op = layer.op
     groups = op.groups if isinstance(op, Convolution) else 1
     covariance, samples = _covariance(op, layer.source)
     if samples < SAMPLES_PER_INPUT * covariance.shape[1]:
-        return weights.values
+        return weights
     size = covariance.shape[1]
     blocks = len(covariance) // groups
     rows = torch.from_numpy(op.weight).double().reshape(groups, -1, blocks, size)
+    rows = rows.transpose(1, 2).reshape(len(covariance), -1, size)
     scale = torch.from_numpy(weights.scale).double().reshape(groups, -1)
-    values = _round_in_turn(
-        rows.transpose(1, 2).reshape(len(covariance), -1, size),
-        covariance,
-        scale.repeat_interleave(blocks, dim=0),
-    )
+    if blocks == 1:
+        scale = _lucky_scale(op, rows, scale)
+    values = _round_in_turn(rows, covariance, scale.repeat_interleave(blocks, dim=0))
     values = values.reshape(groups, blocks, -1, size).transpose(1, 2)
-    return values.reshape(op.weight.shape).to(torch.int8).numpy()
+    scale32 = scale.reshape(-1).float().numpy()
+    return QuantizedWeights(
+        values=values.reshape(op.weight.shape).to(torch.int8).numpy(),
+        scale=scale32,
+        bias=np.rint(weights.bias * (weights.scale.astype(np.float64) / scale32)).astype(np.int32),
+    )
+
+
+def _lucky_scale(op: Weighted, rows: Tensor, finest: Tensor) -> Tensor:
+    """Return the scale, (groups, out), at which most of a channel's weights fall near whole steps.
+
+    Few weights can be lucky: of many scales, up from the finest that holds the largest weight, one
+    suits them. The more weights there are, the less is in it, and the longer a try takes. The error
+    is weighed as if neighbouring pixels were alike and channels had nothing to do with each other,
+    not by what the images show: a scale must not depend on the last bits of an activation.
+    """
+    size = rows.shape[2]
+    tries = next((count for most, count in SCALES_TRIED.items() if size <= most), 1)
+    alike = _likeness(op).expand(len(rows), -1, -1)
+    least = torch.full_like(finest, math.inf)
+    best = finest
+    for index in range(tries):
+        scale = (finest * (1 + LARGEST_STRETCH * index / tries)).float().double()
+        error = rows - _round_in_turn(rows, alike, scale) * scale[:, :, None]
+        cost = ((error @ alike) * error).sum(2)
+        best = torch.where(cost < least, scale, best)
+        least = torch.minimum(cost, least)
+    return best
+
+
+def _likeness(op: Weighted) -> Tensor:
+    """Return a covariance for inputs that nobody has seen, (1, K, K) float64."""
+    channels, *kernel = op.weight.shape[1:]
+    place = torch.cartesian_prod(*(torch.arange(side) for side in kernel)) if kernel else None
+    if place is None or len(place) == 1:
+        return torch.eye(channels, dtype=torch.float64)[None]
+    distance = torch.cdist(place.double(), place.double())
+    return torch.kron(torch.eye(channels, dtype=torch.float64), LIKENESS**distance)[None]
 
 
 def _covariance(op: Weighted, source: _Stream) -> tuple[Tensor, int]:

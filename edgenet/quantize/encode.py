@@ -16,7 +16,6 @@ from edgenet.graph import (
     KEEPS_BYTES,
     Activate,
     Affine,
-    Concatenate,
     Convolution,
     FullyConnected,
     Graph,
@@ -61,8 +60,9 @@ def encode(
         graph = _with_whole_zero_point(graph)
     names = tensors_in_bytes(graph, float_layers, symmetric=symmetric)
     covered = _shared(graph, _needed(graph, ranges))
+    passed_on = frozenset[str]().union(*_groups(graph))
     tensors = {
-        op.name: (not symmetric and _fixed_affine(op))
+        op.name: (not symmetric and _fixed_affine(op, passed_on))
         or _affine(*covered[op.name], symmetric=symmetric)
         for op in graph.operators
         if op.name in names
@@ -158,21 +158,27 @@ def _needed(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
 
 
 def _shared(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
-    """Return `ranges` in which operators that pass bytes on have one range on all sides."""
+    """Return `ranges` in which operators that pass bytes on have one range on all sides.
+
+    It covers what is made there; what is only passed on lies within.
+    """
     shared = dict(ranges)
-    for op in graph.operators:
-        if isinstance(op, KEEPS_BYTES) and not isinstance(op, Concatenate):
-            shared[op.name] = shared[op.input]
-    for op in reversed(graph.operators):
-        if isinstance(op, KEEPS_BYTES):
-            names = (op.name, *inputs_of(op))
-            low = min(shared[name][0] for name in names)
-            high = max(shared[name][1] for name in names)
-            shared.update(dict.fromkeys(names, (low, high)))
-    for op in graph.operators:  # what a concatenation widened, widens what else reads it
-        if isinstance(op, KEEPS_BYTES):
-            shared[op.name] = shared[inputs_of(op)[0]]
+    makers = {op.name for op in graph.operators if not isinstance(op, KEEPS_BYTES)}
+    for group in _groups(graph):
+        low = min(ranges[name][0] for name in group & makers)
+        high = max(ranges[name][1] for name in group & makers)
+        shared.update(dict.fromkeys(group, (low, high)))
     return shared
+
+
+def _groups(graph: Graph) -> list[set[str]]:
+    """Return the tensors that must have one affine, because bytes are passed on between them."""
+    groups: dict[str, set[str]] = {}
+    for op in graph.operators:
+        if isinstance(op, KEEPS_BYTES):
+            group = {op.name}.union(*(groups.get(name, {name}) for name in inputs_of(op)))
+            groups.update(dict.fromkeys(group, group))
+    return list({id(group): group for group in groups.values()}.values())
 
 
 def _affine(low: float, high: float, *, symmetric: bool) -> Affine:
@@ -186,15 +192,19 @@ def _affine(low: float, high: float, *, symmetric: bool) -> Affine:
     return Affine(scale=scale, zero_point=zero_point)
 
 
-def _fixed_affine(op: Operator) -> Affine | None:
-    """Return the affine of a tensor that leaves no choice: the image's bytes, a sigmoid."""
+def _fixed_affine(op: Operator, passed_on: Collection[str] = ()) -> Affine | None:
+    """Return the affine of a tensor that leaves no choice: the image's bytes, a sigmoid.
+
+    A sigmoid's bytes that are passed on have those of what they end up with; TFLite computes it in
+    float then.
+    """
     match op:
         case Normalise() if _is_uniform(op):
             # The image's own bytes are the normalised tensor. Halves round up: the mean of 127.5
             # in Google's checkpoints becomes 128.
             zero_point = int(np.floor(float(op.mean[0]) + 0.5))
             return Affine(scale=float(np.float32(1 / float(op.std[0]))), zero_point=zero_point)
-        case Activate(function="sigmoid"):
+        case Activate(function="sigmoid") if op.name not in passed_on:
             return SIGMOID
         case _:
             return None

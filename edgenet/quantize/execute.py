@@ -28,6 +28,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    Select,
     inputs_of,
 )
 from edgenet.preprocess import UInt8Array
@@ -93,7 +94,9 @@ def apply(op: Operator, *inputs: Tensor) -> Tensor:
             x = _padded(x, op.pad, float("-inf"))
             return functional.max_pool2d(x, op.kernel, op.stride)
         case Pool():
-            return functional.avg_pool2d(x, op.kernel, op.stride)
+            means = functional.avg_pool2d(_padded(x, op.pad, 0.0), op.kernel, op.stride)
+            within = _padded(torch.ones_like(x[:1, :1]), op.pad, 0.0)
+            return means / functional.avg_pool2d(within, op.kernel, op.stride)
         case GlobalAveragePool():
             return x.mean(dim=(2, 3), keepdim=op.keep_map)
         case Flatten():
@@ -110,6 +113,8 @@ def apply(op: Operator, *inputs: Tensor) -> Tensor:
             return x * inputs[1]
         case Concatenate():
             return torch.cat(inputs, dim=1)
+        case Select():
+            return x[:, list(op.channels)]
 
 
 def _padded(x: Tensor, pad: tuple[int, int, int, int], value: float) -> Tensor:

@@ -213,6 +213,7 @@ def hold_limits(
     limits: Sequence[Limit],
     *,
     full_integer: bool,
+    symmetric: bool = False,
     progress: Progress,
 ) -> Form:
     """Return the form with the fewest layers in float, down the ranking, that keeps every limit.
@@ -225,7 +226,7 @@ def hold_limits(
     count = len(free)
     while True:
         layers = tuple(choice.layer for choice in ranking[:count])
-        form = make_form(calibrated, layers, progress=progress)
+        form = make_form(calibrated, layers, symmetric=symmetric, progress=progress)
         missed = [limit for limit in limits if limit.measure(form.quantized) < limit.allowed]
         if not missed:
             return form

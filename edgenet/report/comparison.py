@@ -5,6 +5,7 @@ The schema is `edgenet/schemas/comparison.schema.json`.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,13 +16,14 @@ from edgenet.measure.accuracy import Proportion
 from edgenet.measure.comparison import Comparison, Figure, LatencyChange, Pair
 from edgenet.measure.conditions import in_words
 from edgenet.measure.gates import Gate, Outcome
+from edgenet.measure.interleaved import BUSY, CONFIDENCE, InterleavedLaunch, Interleaving, waited
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.stored import Document, Record
 from edgenet.report.table import render, size
 
-SCHEMA_VERSION = "1.0"
-COLUMNS = ("artefact", "figure", "BASE", "NEW", "change", "95 %", "verdict")
-GATE_COLUMNS = ("gate", "artefact", "figure", "95 %", "outcome", "what would tell")
+SCHEMA_VERSION = "1.1"
+COLUMNS = ("artefact", "figure", "BASE", "NEW", "change", "interval", "verdict")
+GATE_COLUMNS = ("gate", "artefact", "figure", "interval", "outcome", "what would tell")
 GATE_NAMES = {
     "max_slowdown": "slowdown at most",
     "max_drop": "drop at most",
@@ -30,6 +32,8 @@ GATE_NAMES = {
 OUTCOMES = {Outcome.FAILS: "failed", Outcome.CANNOT_TELL: "undecided", Outcome.HOLDS: "held"}
 DIGITS = {"%": 1, "points": 2}
 """Behind the point, of a change in this unit."""
+FIGURES = ("own", "p50", "p95")
+"""Of an interleaved launch."""
 NOT_JUDGED = "-"
 """One number a side, without a scatter to judge it by."""
 APART = (
@@ -103,6 +107,7 @@ def comparison_document(
         "only_in_base": [_record_fields(record) for record in comparison.only_base],
         "only_in_new": [_record_fields(record) for record in comparison.only_new],
         "gates": [asdict(gate) for gate in gates],
+        "interleaving": comparison.interleaving and _interleaving_fields(comparison.interleaving),
     }
 
 
@@ -134,7 +139,7 @@ def _latency_row(change: LatencyChange) -> Row:
     ratio = change.ratio
     seen = change.new.ms / change.base.ms if ratio is None else ratio.value
     return Row(
-        figure=f"{_spoken(change.name)} {change.percentile}, ms",
+        figure=f"{_spoken(f'{change.name} {change.percentile}')}, ms",
         base=_figure(change.base),
         new=_figure(change.new),
         change=_change(100 * (seen - 1), "%"),
@@ -209,7 +214,9 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"stated by one side only, so perhaps unlike: {', '.join(conditions.unknown)}"
     for needed in dict.fromkeys(c.would_tell for p in pairs for c in p.latencies if c.would_tell):
         yield f"to tell latencies apart: {needed}"
-    if any(change.ratio for pair in pairs for change in pair.latencies):
+    if comparison.interleaving:
+        yield from _how(comparison.interleaving, pairs)
+    elif any(change.ratio for pair in pairs for change in pair.latencies):
         yield APART
     for pair in pairs:
         if pair.accuracy is not None:
@@ -223,6 +230,28 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for name, records in (("BASE", comparison.only_base), ("NEW", comparison.only_new)):
         if records:
             yield f"only in {name}: {'; '.join(record.label for record in records)}"
+    if comparison.interleaving:
+        yield f"again: {shlex.join(comparison.interleaving.command)}"
+
+
+def _how(turns: Interleaving, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Yield what must be known of launches in which both sides took turns."""
+    if not turns.complete:
+        yield "interrupted: every launch that is here is whole, but not all that was asked for is"
+    yield (
+        f"NEW and BASE took turns: {turns.launches} launches of {turns.rounds} rounds, blocks of "
+        f"{1000 * turns.block_seconds:g} ms in a drawn order, on {turns.pictures}; intervals of "
+        f"latency are {100 * CONFIDENCE:g} % over launches, of answers 95 %"
+    )
+    for label, reason in turns.not_run:
+        yield f"{label} not run: {reason}"
+    for pair in pairs:
+        share = waited(pair.launches)
+        if share is not None and share > BUSY:
+            yield (
+                f"{pair.label}: {100 * share:.0f} % of the time went by waiting for a processor, "
+                "because other programs ran; p50 and p95 have that in them, own time has not"
+            )
 
 
 def _verdict_line(comparison: Comparison) -> str:
@@ -265,7 +294,8 @@ def _signed(value: float, unit: str) -> str:
 
 
 def _spoken(name: str) -> str:
-    return name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
+    spoken = name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
+    return spoken.replace(" own", " own time")
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -313,6 +343,27 @@ def _pair_fields(pair: Pair) -> dict[str, Any]:
         "same_answers": pair.same_answers and asdict(pair.same_answers),
         "size_bytes": {"base": pair.base.size_bytes, "new": pair.new.size_bytes},
         "peak_rss_bytes": {"base": pair.base.peak_rss_bytes, "new": pair.new.peak_rss_bytes},
+        "device": {"base": pair.base.device, "new": pair.new.device},
+        "runtime_version": {"base": pair.base.runtime_version, "new": pair.new.runtime_version},
+        "launches": [_launch_fields(launch) for launch in pair.launches],
+    }
+
+
+def _interleaving_fields(turns: Interleaving) -> dict[str, Any]:
+    return {
+        **asdict(turns),
+        "command": list(turns.command),
+        "not_run": [{"artifact": label, "reason": reason} for label, reason in turns.not_run],
+    }
+
+
+def _launch_fields(launch: InterleavedLaunch) -> dict[str, Any]:
+    figures = launch.figures
+    return {
+        **{name: asdict(figures[name]) if name in figures else None for name in FIGURES},
+        "waited": launch.waited,
+        "rounds_own_ms": launch.rounds_own_ms and [list(both) for both in launch.rounds_own_ms],
+        "rounds_p50_ms": [list(both) for both in launch.rounds_p50_ms],
     }
 
 

@@ -1,9 +1,10 @@
-"""Stored measurement documents, read back and checked against the published schema."""
+"""Stored documents of measurements and comparisons, read back and checked against their schemas."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Any, NoReturn
 from edgenet.bundle import MANIFEST
 from edgenet.errors import BadRecord, UsageError
 from edgenet.measure.accuracy import Proportion
-from edgenet.measure.statistics import Summary
-from edgenet.measure.stored import Document, Prediction, Record
+from edgenet.measure.comparison import AccuracyChange, Comparison, Pair, interleaved_changes
+from edgenet.measure.conditions import Conditions, Difference
+from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
+from edgenet.measure.statistics import PairedDifference, Summary
+from edgenet.measure.stored import Document, Prediction, Record, unmeasured
 
 MAJOR = 1
 """Of the schema that is read; what a newer minor version adds is left alone."""
 KINDS = ("evaluation", "profile")
+COMPARISON = "comparison"
 LATENCIES = ("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms")
 AGAIN = "measure again with edgenet evaluate or edgenet profile"
 
@@ -28,14 +33,12 @@ def read_document(path: Path) -> Document:
     Raises `UsageError` when there is no such file, `BadRecord` when it is cut off, is something
     else, or is of a schema that this edgenet does not read.
     """
-    if path.is_dir():
-        what = "is a bundle" if (path / MANIFEST).exists() else "is a folder"
-        raise UsageError(f"{path}: {what}; give the record of a measurement, a file in records/")
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; give a record that evaluate or profile wrote")
-    data = _json(path)
-    _check_version(path, data)
-    _check_schema(path, data)
+    data = _versioned(path)
+    if data["kind"] == COMPARISON:
+        raise BadRecord(f"{path}: is a comparison of two bundles; give it alone")
+    if data["kind"] not in KINDS:
+        raise BadRecord(f"{path}: is of kind {data['kind']!r}; compare reads {' and '.join(KINDS)}")
+    _check_schema(path, data, "record")
     records = tuple(_record(entry) for entry in data["records"])
     labels = [record.label for record in records]
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -53,10 +56,65 @@ def read_document(path: Path) -> Document:
     )
 
 
+def read_comparison(path: Path) -> Comparison:
+    """Return the comparison in a file that `profile --against` wrote.
+
+    Raises `UsageError` when there is no such file or one record alone, `BadRecord` when it is cut
+    off, is something else, holds no interleaved launches or is of a schema that is not read.
+    """
+    data = _versioned(path)
+    if data["kind"] in KINDS:
+        raise UsageError(
+            f"{path}: is one record alone ({data['kind']}); give NEW too, the record to hold "
+            "against it"
+        )
+    if data["kind"] != COMPARISON:
+        raise BadRecord(f"{path}: is of kind {data['kind']!r}; give a record, or a comparison")
+    _check_schema(path, data, COMPARISON)
+    turns = data.get("interleaving")
+    if turns is None:
+        raise BadRecord(
+            f"{path}: is a comparison of stored records; compare these again: "
+            f"{data['base']['path']} {data['new']['path']}"
+        )
+    return Comparison(
+        base=_side(data["base"]),
+        new=_side(data["new"]),
+        pairs=tuple(_pair(entry) for entry in data["pairs"]),
+        only_base=tuple(_identity(entry) for entry in data["only_in_base"]),
+        only_new=tuple(_identity(entry) for entry in data["only_in_new"]),
+        conditions=Conditions(
+            differences=tuple(Difference(**entry) for entry in data["unlike"]),
+            unknown=tuple(data["unknown_conditions"]),
+        ),
+        interleaving=Interleaving(
+            command=tuple(turns["command"]),
+            launches=turns["launches"],
+            rounds=turns["rounds"],
+            block_seconds=turns["block_seconds"],
+            pictures=turns["pictures"],
+            complete=turns["complete"],
+            not_run=tuple((entry["artifact"], entry["reason"]) for entry in turns["not_run"]),
+        ),
+    )
+
+
 def _board_name(board: Mapping[str, Any]) -> str | None:
     """Return what a board is called; a PC tells no model, and is called by its processor."""
     name: str | None = board.get("name") or board.get("model")
     return name
+
+
+def _versioned(path: Path) -> dict[str, Any]:
+    """Return what is in a file of a kind and version that is read, not yet checked further."""
+    if path.is_dir():
+        what = "is a bundle" if (path / MANIFEST).exists() else "is a folder"
+        raise UsageError(f"{path}: {what}; give the record of a measurement, a file in records/")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; give a record that evaluate or profile wrote")
+    data = _json(path)
+    _check_version(path, data)
+    return data
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -80,8 +138,6 @@ def _check_version(path: Path, data: Mapping[str, Any]) -> None:
     major = version.partition(".")[0] if isinstance(version, str) else ""
     if not (major.isascii() and major.isdecimal() and isinstance(kind, str)):
         raise BadRecord(f"{path}: is not a record (no schema_version and kind); {AGAIN}")
-    if kind not in KINDS:
-        raise BadRecord(f"{path}: is of kind {kind!r}; compare reads {' and '.join(KINDS)}")
     if int(major) != MAJOR:
         advice = "upgrade edgenet" if int(major) > MAJOR else AGAIN
         raise BadRecord(
@@ -89,22 +145,22 @@ def _check_version(path: Path, data: Mapping[str, Any]) -> None:
         )
 
 
-def _check_schema(path: Path, data: Mapping[str, Any]) -> None:
+def _check_schema(path: Path, data: Mapping[str, Any], schema: str) -> None:
     import fastjsonschema
 
     try:
-        _validator()(data)
+        _validator(schema)(data)
     except fastjsonschema.JsonSchemaValueException as error:
         told = error.message.replace("data", "record", 1)
         raise BadRecord(f"{path}: is damaged: {told}; {AGAIN}") from None
 
 
 @cache
-def _validator() -> Any:
+def _validator(schema: str) -> Any:
     import fastjsonschema
 
-    schema = (files("edgenet.schemas") / "record.schema.json").read_bytes()
-    return fastjsonschema.compile(json.loads(schema))
+    text = (files("edgenet.schemas") / f"{schema}.schema.json").read_bytes()
+    return fastjsonschema.compile(json.loads(text))
 
 
 def _record(entry: Mapping[str, Any]) -> Record:
@@ -167,3 +223,68 @@ def _summary(fields: Mapping[str, Any]) -> Summary:
 
 def _proportion(fields: Mapping[str, Any], n: int) -> Proportion:
     return Proportion(right=fields["right"], n=n)
+
+
+def _side(entry: Mapping[str, Any]) -> Document:
+    return Document(
+        source=entry["path"],
+        kind=entry["kind"],
+        created=entry["created"],
+        bundle_sha256=entry["bundle_sha256"],
+        machine=entry["machine"],
+        board=entry["board"],
+        preprocessing_sha256=entry["preprocessing_sha256"],
+        records=(),
+    )
+
+
+def _identity(entry: Mapping[str, Any]) -> Record:
+    artifact = entry["artifact"]
+    identity = (artifact["runtime"], artifact["precision"], artifact["variant"])
+    return unmeasured(identity, threads=entry["threads"])
+
+
+def _pair(entry: Mapping[str, Any]) -> Pair:
+    """Return a pair; ratios are taken anew from its launches."""
+    base, new = (_pair_side(entry, side) for side in ("base", "new"))
+    launches = tuple(_launch(launch) for launch in entry.get("launches", ()))
+    return Pair(
+        base=base,
+        new=new,
+        latencies=tuple(interleaved_changes(launches)),
+        accuracy=entry["accuracy"] and _accuracy_change(entry["accuracy"]),
+        accuracy_reason=entry.get("accuracy_reason"),
+        same_answers=entry["same_answers"] and Proportion(**entry["same_answers"]),
+        launches=launches,
+    )
+
+
+def _pair_side(entry: Mapping[str, Any], side: str) -> Record:
+    agreement = entry["agreement"][side]
+    return replace(
+        _identity(entry),
+        device=entry.get("device", {}).get(side),
+        runtime_version=entry.get("runtime_version", {}).get(side),
+        size_bytes=entry["size_bytes"][side],
+        peak_rss_bytes=entry["peak_rss_bytes"][side],
+        agreement=agreement and Proportion(**agreement),
+    )
+
+
+def _launch(entry: Mapping[str, Any]) -> InterleavedLaunch:
+    own, p95 = entry["rounds_own_ms"], entry["p95"]
+    return InterleavedLaunch(
+        rounds_own_ms=None if own is None else tuple((base, new) for base, new in own),
+        rounds_p50_ms=tuple((base, new) for base, new in entry["rounds_p50_ms"]),
+        p95_ms=None if p95 is None else (p95["base_ms"], p95["new_ms"]),
+        waited=entry["waited"],
+    )
+
+
+def _accuracy_change(entry: Mapping[str, Any]) -> AccuracyChange:
+    n = entry["n"]
+    return AccuracyChange(
+        base=Proportion(right=entry["base_right"], n=n),
+        new=Proportion(right=entry["new_right"], n=n),
+        difference=PairedDifference(n=n, lost=entry["lost"], gained=entry["gained"]),
+    )

@@ -7,8 +7,12 @@ only one on 32-bit boards, and needs numpy 1.x.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,9 @@ DRAWS = 500
 """Of the bootstrap that tells a difference from noise."""
 Int64Array = npt.NDArray[np.int64]
 IDENTIFIER = b"TFL3"
+STDERR = 2
+INFORMATION = ("INFO:", "WARNING: All log messages before absl")
+"""How lines begin that say nothing of the model."""
 DELEGATE = "DELEGATE"
 """The operator that stands for those which XNNPACK took over."""
 
@@ -123,14 +130,46 @@ def _interpreter(model: Path | bytes, threads: int) -> tuple[Any, str]:
             module = importlib.import_module(f"{package}.interpreter")
         except ImportError:
             continue
+        said: list[str] = []
         try:
-            interpreter = module.Interpreter(**source, num_threads=threads)
-            interpreter.allocate_tensors()
+            with _listening(said):
+                interpreter = module.Interpreter(**source, num_threads=threads)
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             where = model if isinstance(model, Path) else "a piece of the network"
-            raise RuntimeRefused(f"{where}: {distribution} cannot load it ({error})") from error
+            reason = "; ".join([str(error), *said])
+            raise RuntimeRefused(f"{where}: {distribution} cannot load it ({reason})") from error
         return interpreter, f"{distribution} {version(distribution)}"
     raise MissingExtra(" or ".join(PACKAGES.values()), "litert")
+
+
+@contextmanager
+def _listening(said: list[str]) -> Iterator[None]:
+    """Keep what C++ writes to stderr in this block off it, and put its lines into `said`.
+
+    It tells with every model that it made a delegate. What is no such information is a reason if
+    loading fails; where it goes well, it is passed on.
+    """
+    sys.stderr.flush()
+    try:
+        heard, stderr = tempfile.TemporaryFile(), os.dup(STDERR)  # noqa: SIM115 - closed below
+    except OSError:  # no room for a file, or no stderr: not worth failing for
+        yield
+        return
+    loaded = False
+    with heard:
+        os.dup2(heard.fileno(), STDERR)
+        try:
+            yield
+            loaded = True
+        finally:
+            os.dup2(stderr, STDERR)
+            os.close(stderr)
+            heard.seek(0)
+            lines = heard.read().decode(errors="replace").splitlines()
+            said += [line for line in lines if line.strip() and not line.startswith(INFORMATION)]
+            if loaded and said:
+                sys.stderr.write("\n".join(said) + "\n")
 
 
 class LiteRtSession:

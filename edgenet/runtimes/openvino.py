@@ -7,7 +7,9 @@ it, on any processor and under any emulator (docs/processors.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -26,6 +28,7 @@ from edgenet.runtimes import (
     check_image,
 )
 
+TELEMETRY = "openvino_telemetry"
 Options = Mapping[str, str | int]
 
 LATENCY: Options = {
@@ -49,28 +52,28 @@ CHANNELS = 64
 """Of the layers whose answer is known; enough for the kernels that real layers get."""
 SKIPPED = ("Input", "Output", "Const")
 """Layers of the compiled model that compute nothing."""
+VALUE_BY_VALUE = ("Eltwise", "Subgraph")
+"""Layers that compute each value alone, several operations at once."""
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 def load(path: Path, *, threads: int) -> OpenVinoSession:
     """Return a session on the IR at `path` (.xml, its .bin beside it).
 
-    Where the processor's 8-bit kernels saturate, a quantised model is computed in float32, and the
-    session's `device` says so; `RuntimeRefused` if this OpenVINO cannot.
+    Where the processor's 8-bit kernels saturate, or there are none for some layer, a quantised
+    model is computed in float32, and the session's `device` says so; `RuntimeRefused` if this
+    OpenVINO cannot.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("openvino", "openvino") from error
     compiled, in_float = _compile(path, threads)
-    return OpenVinoSession(compiled, openvino.__version__, in_float=in_float)
+    return OpenVinoSession(compiled, _package().__version__, in_float)
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     """Return what runs, in order, as the compiled model reports it.
 
     The precision is that of an operator's first input: `runtimePrecision` gives that of the weights
-    for a layer which expands 8-bit weights and computes in float.
+    for a layer which expands 8-bit weights and computes in float. What is computed value by value
+    is in float as soon as its output is: it reads bytes only to save a conversion.
     """
     compiled, _ = _compile(path, threads)
     return tuple(_reports(compiled).values())
@@ -133,24 +136,50 @@ def _reports(compiled: Any) -> dict[str, OperatorReport]:
         node.get_friendly_name(): OperatorReport(
             name=_text(info, "originalLayersNames").rpartition(",")[2] or node.get_friendly_name(),
             kind=_text(info, "layerType"),
-            precision=_precision(node.input(0).get_element_type().get_type_name()),
+            precision=_precision(node, _text(info, "layerType")),
         )
         for node, info in nodes
         if _text(info, "layerType") not in SKIPPED
     }
 
 
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import openvino in this block, and it reports to nobody.
+
+    Left alone, `import openvino` makes files in ~/intel and sends an event to Google Analytics.
+    Where it cannot import `openvino_telemetry` it takes a stub of its own (docs/privacy.md).
+    """
+    modules: dict[str, Any] = sys.modules  # where None marks what cannot be imported
+    before = {name: modules[name] for name in (TELEMETRY,) if name in modules}
+    modules[TELEMETRY] = None
+    try:
+        yield
+    finally:
+        del modules[TELEMETRY]
+        modules.update(before)
+
+
+def _package() -> Any:
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "openvino") from error
+    return openvino
+
+
 class OpenVinoSession:
     """A model in OpenVINO."""
 
-    def __init__(self, compiled: Any, version: str, *, in_float: bool) -> None:
+    def __init__(self, compiled: Any, version: str, in_float: str | None) -> None:
         self._request = compiled.create_infer_request()
         self._shape = tuple(compiled.input(0).shape)
         self._outputs = tuple(output.get_any_name() for output in compiled.outputs)
         self.version = f"openvino {version.partition('-')[0]}"
         devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        int8 = "; int8 in f32, as this processor's 8-bit kernels saturate" if in_float else ""
+        int8 = f"; int8 in f32, as {in_float}" if in_float else ""
         self.device = f"{devices} (floats in {precision}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
@@ -164,25 +193,34 @@ class OpenVinoSession:
         self._request = None
 
 
-def _compile(path: Path, threads: int, further: Options = MappingProxyType({})) -> tuple[Any, bool]:
-    """Return the compiled model, and whether its int8 part computes in float32."""
-    import openvino
-
+def _compile(
+    path: Path, threads: int, further: Options = MappingProxyType({})
+) -> tuple[Any, str | None]:
+    """Return the compiled model, and why its int8 part computes in float32 if it does."""
+    openvino = _package()
     core = openvino.Core()
     options = {**LATENCY, "INFERENCE_NUM_THREADS": threads, **further}
     try:
         model = core.read_model(str(path))
-        in_float = _is_quantized(model) and not _adds_up()
-        if in_float and not _adds_up(in_float=True):
+        quantized = _is_quantized(model)
+        why = "this processor's 8-bit kernels saturate" if quantized and not _adds_up() else None
+        if why and not _adds_up(in_float=True):
             raise RuntimeRefused(
                 f"{path}: OpenVINO's 8-bit kernels saturate on this processor (no VNNI) and it "
                 "cannot compute int8 in float; use the int8 artefact of onnxruntime or litert, or "
                 "--precision float32"
             )
-        compiled = core.compile_model(model, "CPU", {**options, **(IN_FLOAT if in_float else {})})
+        try:
+            compiled = core.compile_model(model, "CPU", {**options, **(IN_FLOAT if why else {})})
+        except RuntimeError:
+            # OpenVINO 2026.4 on Arm without dot products: "object is not initialized".
+            if why or not quantized:
+                raise
+            why = "OpenVINO has no 8-bit kernels for all of it on this processor"
+            compiled = core.compile_model(model, "CPU", {**options, **IN_FLOAT})
     except RuntimeError as error:
         raise RuntimeRefused(f"{path}: OpenVINO cannot load it ({error})") from error
-    return compiled, in_float
+    return compiled, why
 
 
 def _is_quantized(model: Any) -> bool:
@@ -236,5 +274,7 @@ def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
 
 
-def _precision(element_type: str) -> str:
+def _precision(node: Any, kind: str) -> str:
+    value = node.output(0) if kind in VALUE_BY_VALUE else node.input(0)
+    element_type: str = value.get_element_type().get_type_name()
     return PRECISIONS.get(element_type, element_type)

@@ -119,6 +119,16 @@ def test_an_emulated_board_that_calls_itself_real(copy_of):
     assert board.emulated
 
 
+def test_a_board_has_no_devices_of_an_emulator(copy_of):
+    """Whatever its device tree says: the network card of QEMU's machine is on virtio."""
+    machine, root = copy_of("pi_5")
+    assert not detect(machine).emulated
+    (root / "sys/bus/virtio/devices/virtio0").mkdir(parents=True)
+    board = detect(machine)
+    assert board.emulated
+    assert board.virtual
+
+
 def test_a_pc_is_known_by_its_processor(copy_of):
     machine, root = copy_of("laptop")
     cpuinfo = (root / "proc/cpuinfo").read_text()

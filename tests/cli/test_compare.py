@@ -137,7 +137,7 @@ BAD = [
     ("none.json base.json", 2, "none.json: no such file; give a record"),
     ("bundle base.json", 2, "bundle: is a bundle; give the record of a measurement, .*records/"),
     (". base.json", 2, "is a folder; give the record"),
-    ("base.json", 2, "Missing argument 'NEW'"),
+    ("base.json", 2, r"base.json: is one record alone \(profile\); give NEW too"),
     (
         "base.json new.json --max-slowdown fast",
         2,

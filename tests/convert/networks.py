@@ -26,6 +26,7 @@ from edgenet.graph import (
     Pool,
     QuantizedGraph,
     QuantizedWeights,
+    Select,
     infer_shapes,
     inputs_of,
 )
@@ -197,8 +198,26 @@ def convolutions() -> Graph:
     return net.head()
 
 
+def shuffled() -> Graph:
+    """ShuffleNetV2: channels split, one part worked on, both joined and mixed; a padded mean."""
+    net = Sketch(16)
+    net.conv("stem", 12, 3, stride=2, activation="relu")
+    for unit in ("a", "b"):
+        whole = net.last
+        kept = net.add(Select(name=f"{unit}_kept", input=whole, channels=(0, 6, 1, 7, 2, 8)))
+        net.add(Select(name=f"{unit}_taken", input=whole, channels=(3, 9, 4, 10, 5, 11)))
+        net.conv(f"{unit}1", 6, 1, activation="relu")
+        net.conv(f"{unit}2", 6, 3, groups=6)
+        net.conv(f"{unit}3", 6, 1, activation="relu")
+        net.add(Concatenate(name=unit, inputs=(kept, f"{unit}3")))
+    net.pool("smooth", "average", 3, 1, 1)
+    net.conv("last", 8, 1, activation="relu")
+    return net.head()
+
+
 NETWORKS: Mapping[str, Callable[[], Graph]] = {
-    network.__name__: network for network in (residual, inverted_residual, branches, convolutions)
+    network.__name__: network
+    for network in (residual, inverted_residual, branches, shuffled, convolutions)
 }
 
 

@@ -55,19 +55,59 @@ def hard_swish_and_squeeze():
     return bench.Classifier(layers, head)
 
 
-@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze])
-def converted(request, tmp_path_factory):
-    """The bundle of a network with seeded weights, and its answers on eight pictures in torch."""
+class Mixed(nn.Module):
+    """ShuffleNetV2: all channels go into two branches, or half of them; then all are mixed."""
+
+    def __init__(self, channels, *, split):
+        super().__init__()
+        self.split, each = split, channels // 2
+        read = each if split else channels
+        self.kept = None if split else bench.ConvNorm((channels, each), activation=nn.ReLU)
+        self.worked = nn.Sequential(
+            bench.ConvNorm((read, each), activation=nn.ReLU),
+            bench.ConvNorm((each, each), kernel=3, groups=each),
+            bench.ConvNorm((each, each), activation=nn.ReLU),
+        )
+
+    def forward(self, x):
+        kept, taken = x.chunk(2, dim=1) if self.split else (self.kept(x), x)
+        both = torch.cat([kept, self.worked(taken)], dim=1)
+        n, channels, height, width = both.shape
+        groups = both.view(n, 2, channels // 2, height, width)
+        return groups.transpose(1, 2).reshape(n, channels, height, width)
+
+
+def shuffled():
+    layers = [
+        bench.ConvNorm((3, 24), kernel=3, stride=2, activation=nn.ReLU),
+        nn.MaxPool2d(3, 2, 1),
+        Mixed(24, split=False),
+        Mixed(24, split=True),
+        Mixed(24, split=False),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    ]
+    return bench.Classifier(layers, [nn.Linear(24, CLASSES)])
+
+
+def seeded(build):
+    """Return a network in eval mode with random weights and the statistics of pictures."""
     torch.manual_seed(0)
-    model = request.param()
+    model = build()
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.4, 1.6)
         nn.init.normal_(norm.bias, 0, 0.3)
         norm.momentum = 1.0
     with torch.no_grad():
         model.train()(bench.pictures(48, SIZE))
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=[residual, hard_swish_and_squeeze, shuffled])
+def converted(request, tmp_path_factory):
+    """The bundle of a network with seeded weights, and its answers on eight pictures in torch."""
+    model = seeded(request.param)
     folder = tmp_path_factory.mktemp("onnx")
-    bench.export_module(model.eval(), folder / "theirs.onnx", resolution=SIZE)
+    bench.export_module(model, folder / "theirs.onnx", resolution=SIZE)
     mean, std = (",".join(map(str, values)) for values in (bench.MEAN, bench.STD))
     line = f"convert {folder}/theirs.onnx --mean {mean} --std {std} --samples 64 -o {folder}/bundle"
     assert run(line.split()) == 0
@@ -120,3 +160,30 @@ def test_the_manifest_says_where_it_is_from(converted):
     assert bundle.labels[-1] == f"class {CLASSES - 1}"
     form = json.loads((bundle.root / "quantization.json").read_text("utf-8"))["forms"]["int8"]
     assert len(form["layers"]) + len(form["float_layers"]) >= 7
+
+
+class NormalisesItself(nn.Module):
+    """Another network behind the normalisation of its input."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.mean, self.std = (
+            nn.Buffer(torch.tensor(values)[:, None, None]) for values in (bench.MEAN, bench.STD)
+        )
+
+    def forward(self, pixels):
+        return self.network((pixels - self.mean) / self.std)
+
+
+def test_a_network_that_normalises_itself(tmp_path, capsys):
+    """What its file does to the image is the bundle's normalisation, for whoever reads it back."""
+    bench.export_module(
+        NormalisesItself(seeded(residual)), tmp_path / "theirs.onnx", resolution=SIZE
+    )
+    line = ["--mean", "0", "--std", "1", "--samples", "64", "--runtime", "onnxruntime"]
+    assert run(["convert", f"{tmp_path}/theirs.onnx", *line, "-o", f"{tmp_path}/bundle"]) == 0
+    assert "normalised already" not in capsys.readouterr().err
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (bundle.mean, bundle.std) == (bench.MEAN, bench.STD)
+    assert run(["diagnose", f"{tmp_path}/bundle"]) == 0

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from networks import branches, convolutions, inverted_residual, residual
+from networks import NETWORKS
 
 from edgenet.bundle import Precision
 from edgenet.convert import onnx as onnx_writer
@@ -31,7 +31,7 @@ def test_the_reference_of_a_bundle_is_what_was_converted(small_bundle, fashion):
     assert_equal(found, of_reference(fashion).graph)
 
 
-@pytest.mark.parametrize("draw", [residual, inverted_residual, branches, convolutions])
+@pytest.mark.parametrize("draw", NETWORKS.values())
 def test_every_operator_comes_back(draw, tmp_path):
     graph = draw()
     normalise = graph.operators[0]

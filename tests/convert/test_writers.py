@@ -244,7 +244,7 @@ def test_onnxruntime_leaves_float_layers_in_float(tmp_path, network):
         assert kinds["QLinearConv"] + kinds["QGemm"] == len(layers)
 
 
-ON_BYTES = {"NhwcMaxPool", "Transpose", "Flatten", "QGemm"}
+ON_BYTES = {"Gather", "NhwcMaxPool", "Transpose", "Flatten", "QGemm"}
 """Beside QLinear...: kernels that take bytes; the one DequantizeLinear makes the logits."""
 FLOAT_NODES = {
     "residual": {},
@@ -258,6 +258,7 @@ FLOAT_NODES = {
     "branches": {},
     # Clips that stand alone change the scale in float.
     "convolutions": {"DequantizeLinear": 3, "QuantizeLinear": 3},
+    "shuffled": {},
 }
 
 
@@ -327,6 +328,7 @@ def test_tflite_operator_versions(tmp_path):
         "DEPTHWISE_CONV_2D": 3,
         "DEQUANTIZE": 2,
         "FULLY_CONNECTED": 4,
+        "GATHER": 2,
         "HARD_SWISH": 1,
         "LOGISTIC": 1,
         "MAX_POOL_2D": 2,

@@ -14,7 +14,7 @@ from edgenet.measure.statistics import (
     Verdict,
     mcnemar_p,
     paired_ratio,
-    student_t_975,
+    student_t,
     summarise,
     unpaired_ratio,
 )
@@ -121,7 +121,7 @@ T_975 = {
 
 @pytest.mark.parametrize("freedom", T_975)
 def test_student_t(freedom):
-    assert student_t_975(freedom) == pytest.approx(T_975[freedom], rel=1e-8)
+    assert student_t(freedom) == pytest.approx(T_975[freedom], rel=1e-8)
 
 
 def test_a_paired_ratio_by_hand():
@@ -185,8 +185,8 @@ def test_launches_to_decide(limit):
     found = paired_ratio([1.02, 1.09, 0.97, 1.05, 0.93, 1.01])
     needed = found.launches_to_decide(limit)
     assert needed > 6
-    spread = (math.log(found.high / found.value) * math.sqrt(6)) / student_t_975(5)
-    half = [spread * student_t_975(n - 1) / math.sqrt(n) for n in (needed - 1, needed)]
+    spread = (math.log(found.high / found.value) * math.sqrt(6)) / student_t(5)
+    half = [spread * student_t(n - 1) / math.sqrt(n) for n in (needed - 1, needed)]
     assert half[1] < abs(math.log(limit / found.value)) <= half[0]
 
 

@@ -41,6 +41,7 @@ SHAPES = {
     "mean": (4,),
     "variance": (4,),
     "per_channel": (4, 1, 1),
+    "narrow": (4, 8, 1, 1),
     "head": (5, 4),
     "head_bias": (5,),
     "wide": (5, 4 * 6 * 6),
@@ -65,7 +66,8 @@ def write(
 ) -> Path:
     """Write the network of an ONNX text and, as weights, what it reads of `SHAPES` and `NUMBERS`.
 
-    Weights are seeded; a name like i_1_n1 is the integers [1, -1].
+    Weights are seeded; a name like i_1_n1 is the integers [1, -1], number_1
+    the scalar 1.
     """
     text = f'<ir_version: 8, opset_import: ["": {opset}]> net ({image}) => ({outputs}) {{{body}}}'
     model = onnx.parser.parse_model(text)
@@ -80,6 +82,9 @@ def write(
     for name in sorted(read):
         if name in NUMBERS:
             number = numpy_helper.from_array(np.float32(NUMBERS[name]), name)
+            model.graph.initializer.append(number)
+        elif name.startswith("number_"):
+            number = numpy_helper.from_array(np.array(int(name[-1])), name)
             model.graph.initializer.append(number)
         elif name.startswith("i_"):
             axes = [int(part.replace("n", "-")) for part in name.split("_")[1:]]
@@ -191,6 +196,10 @@ TAKEN = {
         f"Convolution:relu Pool {END}",
     ),
     "global max pool": ("t = GlobalMaxPool(c)", f"Convolution Pool {END}"),
+    "maximum of all": (
+        "m = ReduceMax<axes = [-1, -2], keepdims = 0>(c) t = Unsqueeze(m, i_2_3)",
+        f"Convolution Pool {END}",
+    ),
     "average pool": (
         "t = AveragePool<kernel_shape = [3, 2], strides = [2, 2]>(c)",
         f"Convolution Pool {END}",
@@ -198,6 +207,18 @@ TAKEN = {
     "average pool that counts zeros": (
         "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(c)",
         f"Convolution Convolution {END}",
+    ),
+    "average pool that does not count zeros": (
+        "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c)",
+        f"Convolution Pool {END}",
+    ),
+    "average pool, same": (
+        't = AveragePool<kernel_shape = [3, 2], auto_pad = "SAME_UPPER", strides = [2, 2]>(c)',
+        f"Convolution Pool {END}",
+    ),
+    "average pool beyond the edge": (
+        "t = AveragePool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1>(c)",
+        f"Convolution Pool {END}",
     ),
     "average pool of all": (
         "t = AveragePool<kernel_shape = [6, 6]>(c)",
@@ -223,6 +244,11 @@ TAKEN = {
         "p = Pad(c, i_0_0_1_2_0_0_3_0) t = Conv<group = 4>(p, dw)",
         f"Convolution Convolution {END}",
     ),
+    "pad of channels last before conv": (
+        """l = Transpose<perm = [0, 2, 3, 1]>(c) p = Pad(l, i_0_1_0_0_0_2_3_0)
+        u = Transpose<perm = [0, 3, 1, 2]>(p) t = Conv<group = 4>(u, dw)""",
+        f"Convolution Convolution {END}",
+    ),
     "nothing at all": ("i = Identity(c) d = Dropout(i) t = Cast<to = 1>(d)", f"Convolution {END}"),
     "a constant that has to be computed": (
         """s = Shape(c) n = Gather<axis = 0>(s, i_1) f = Cast<to = 1>(n)
@@ -238,6 +264,89 @@ def test_what_is_taken(tmp_path, body, operators):
     imported = take(write(tmp_path / "net.onnx", f"{conv} {body} {HEAD}"))
     assert described(imported) == operators
     assert (imported.classes, imported.resolution, imported.layout) == (5, 6, "NCHW")
+
+
+SHUFFLE = """r = Reshape(c, i_1_2_2_6_6) u = Transpose<perm = [0, 2, 1, 3, 4]>(r)
+  s = Reshape(u, i_1_4_6_6)"""
+CHANNELS = {
+    "shuffle": (f"{SHUFFLE} t = Relu(s)", "Convolution Select Activate:relu"),
+    "shuffle that is not its own inverse": (
+        """d = Concat<axis = 1>(c, c) r = Reshape(d, i_1_2_4_6_6)
+        u = Transpose<perm = [0, 2, 1, 3, 4]>(r) s = Reshape(u, i_1_8_6_6) t = Conv(s, narrow)""",
+        "Convolution Concatenate Convolution",
+    ),
+    "shuffle that is not its own inverse, for several": (
+        """d = Concat<axis = 1>(c, c) r = Reshape(d, i_1_2_4_6_6)
+        u = Transpose<perm = [0, 2, 1, 3, 4]>(r) s = Reshape(u, i_1_8_6_6)
+        m = Conv(s, narrow) n = Relu(s) o = Conv(n, narrow) t = Add(m, o)""",
+        "Convolution Concatenate Select Select Concatenate Convolution Activate:relu Convolution "
+        "Add",
+    ),
+    "shuffle in front of a pointwise layer": (
+        f"{SHUFFLE} t = Conv(s, pw)",
+        "Convolution Convolution",
+    ),
+    "shuffle and split": (
+        f"{SHUFFLE} k, l = Split<axis = 1>(s) m = Relu(l) t = Concat<axis = 1>(k, m)",
+        "Convolution Select Select Activate:relu Concatenate",
+    ),
+    "shuffle of channels last": (
+        """a = Transpose<perm = [0, 2, 3, 1]>(c) r = Reshape(a, i_1_6_6_2_2)
+        u = Transpose<perm = [0, 1, 2, 4, 3]>(r) s = Reshape(u, i_1_6_6_4)
+        t = Transpose<perm = [0, 3, 1, 2]>(s)""",
+        "Convolution Select",
+    ),
+    "slices": (
+        """k = Slice(c, i_0, i_n2, i_1) l = Slice(c, i_n2, i_9, i_1) m = Relu(l)
+        t = Concat<axis = 1>(m, k)""",
+        "Convolution Select Select Activate:relu Concatenate",
+    ),
+    "backwards": (
+        "s = Slice(c, i_n1, i_n9, i_1, i_n1) t = Relu(s)",
+        "Convolution Select Activate:relu",
+    ),
+    "gather": (
+        "s = Gather<axis = 1>(c, i_3_n1_0_0) t = Relu(s)",
+        "Convolution Select Activate:relu",
+    ),
+    "all of them": ("s = Slice(c, i_0, i_9, i_1) t = Relu(s)", "Convolution:relu"),
+    "a part that nobody reads": (
+        "k, l = Split<axis = 1>(c) m = Relu(k) t = Concat<axis = 1>(m, m)",
+        "Convolution Select Activate:relu Concatenate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "operators"), CHANNELS.values(), ids=CHANNELS.keys())
+def test_channels_that_are_chosen(tmp_path, body, operators):
+    conv = "c = Conv<pads = [1, 1, 1, 1]>(x, w, b)"
+    imported = take(write(tmp_path / "net.onnx", f"{conv} {body} {HEAD}"))
+    assert described(imported) == f"{operators} {END}"
+
+
+def test_channels_come_one_by_one_and_again(tmp_path):
+    """The parts of a Split have readers of their own: nothing goes into what they share."""
+    body = """c = Conv<pads = [1, 1, 1, 1]>(x, w, b) k, l = Split<axis = 1>(c) a = Mul(k, three)
+        s = Concat<axis = 1>(a, l) r = Relu(c) t = Add(s, r)"""
+    imported = take(write(tmp_path / "net.onnx", f"{body} {HEAD}"))
+    assert described(imported) == f"Convolution Convolution Activate:relu Add {END}"
+
+
+BY_COLOUR = {
+    "turned": "g = Gather<axis = 1>(x, i_2_1_0)",
+    "backwards": "g = Slice(x, i_n1, i_n9, i_1, i_n1)",
+    "one by one": """r = Gather<axis = 1>(x, number_0) s = Unsqueeze(r, i_1) m = Mul(s, six)
+        h = Gather<axis = 1>(x, number_1) i = Unsqueeze(h, i_1) j = Add(i, three) o = Mul(j, sixth)
+        k = Slice(x, i_2, i_3, i_1) g = Concat<axis = 1>(m, o, k)""",
+}
+
+
+@pytest.mark.parametrize("colours", BY_COLOUR)
+def test_the_image_by_colour(tmp_path, colours):
+    """As networks do that were trained on BGR, or with another mean and deviation."""
+    body = f"{BY_COLOUR[colours]} c = Conv<pads = [1, 1, 1, 1]>(g, w, b) t = Relu(c)"
+    imported = take(write(tmp_path / "net.onnx", f"{body} {HEAD}"))
+    assert described(imported) == f"Convolution:relu {END}"
 
 
 CONV = "c = Conv<pads = [1, 1, 1, 1]>(x, w, b) t = Relu(c)"
@@ -382,9 +491,16 @@ def test_weights_in_a_second_file(tmp_path):
 
 UNSUPPORTED = {
     "unknown": (
-        "t = Elu(c)",
-        r"Elu \(\w+\): is not an operator that edgenet takes; it takes Add, ",
+        "t = Abs(c)",
+        r"Abs \(\w+\): is not an operator that edgenet takes; it takes Add, ",
     ),
+    "unknown activation": ("t = Elu(c)", r"edgenet takes; use Relu, Clip, HardSwish or"),
+    "transformer": (
+        """r = Reshape(c, i_1_4_n1) u = Transpose<perm = [0, 2, 1]>(r)
+        n = LayerNormalization(u, gain) t = Reshape(n, i_1_4_6_6)""",
+        r"LayerNormalization \(n\): is not .* take a classifier of convolutions with",
+    ),
+    "local response": ("t = LRN<size = 3>(c)", "use BatchNormalization and train again"),
     "clip": ("t = Clip(c, one, six)", "clips to 1 ... 6; edgenet takes 0 and up"),
     "softmax inside": ("t = Softmax<axis = 1>(c)", "as the last operator only"),
     "sub of tensors": ("r = Relu(c) t = Sub(r, c)", "Add of two, or Sub with a constant"),
@@ -394,15 +510,33 @@ UNSUPPORTED = {
         "m = ReduceMean<axes = [2]>(c) t = Conv(m, pw)",
         "over height and width together only",
     ),
-    "shuffle": (
-        """r = Reshape(c, i_1_2_2_6_6) u = Transpose<perm = [0, 2, 1, 3, 4]>(r)
-        t = Reshape(u, i_1_4_6_6)""",
-        "Transpose",
+    "space to channels": (
+        """r = Reshape(c, i_1_4_3_2_3_2) u = Transpose<perm = [0, 1, 3, 5, 2, 4]>(r)
+        v = Reshape(u, i_1_16_3_3) t = Reshape(v, i_1_4_6_6)""",
+        r"Transpose \(u\): reads 1x4x3x2x3x2, which is a map of 4x6x6 .* choose such a one",
+    ),
+    "slice of the sides": (
+        "s = Slice(c, i_1_1, i_6_6, i_2_3) t = Conv(s, pw)",
+        "edgenet takes slices of channels",
+    ),
+    "split of the sides": (
+        "s, r = Split<axis = 2>(c) t = Add(s, r)",
+        "is along axis 2; edgenet takes the channels' axis",
+    ),
+    "an operator behind one of another reason": (
+        "s = Softmax<axis = 1>(c) t = Elu(s)",
+        r"Elu \(t\): is not an operator",
     ),
     "average of padding": (
-        "t = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(c)",
-        "count_include_pad=0",
+        "t = AveragePool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(c)",
+        r"does not count its padding of \[1, 1, 1, 1\].*use auto_pad=SAME_UPPER",
     ),
+    "average of padding beyond the edge": (
+        """t = AveragePool<kernel_shape = [2, 2], strides = [2, 2], pads = [1, 0, 0, 0],
+        count_include_pad = 1, ceil_mode = 1>(c)""",
+        "export with ceil_mode=0",
+    ),
+    "half inside": ("h = Cast<to = 10>(c) t = Cast<to = 1>(h)", "has to be exported in float32"),
     "max of negative padding": (
         "p = Pad(c, i_0_0_1_1_0_0_1_1) t = MaxPool<kernel_shape = [3, 3]>(p)",
         "put the padding into MaxPool",
@@ -439,7 +573,7 @@ MISFITS = {
     "two inputs": ({"image": "float[1,3,6,6] x, float[1,3,6,6] z"}, r"has 2 inputs \(x, z\)"),
     "grey": ({"image": "float[1,1,6,6] x"}, "input 'x' is 1x1x6x6; edgenet takes batch x 3"),
     "half": ({"image": "float16[1,3,6,6] x"}, "input 'x' is FLOAT16; export it with float32"),
-    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*say which resolution"),
+    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*such as --resolution 224"),
     "not square": ({"image": "float[1,3,6,8] x"}, "1x3x6x8; edgenet takes square images"),
     "old": ({"opset": 8}, "is in ONNX opset 8, too old; export it again with opset 9"),
     "two outputs": ({"outputs": "float[1,5] y, float[1,4] flat"}, "has 2 outputs .*only that one"),

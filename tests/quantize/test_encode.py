@@ -16,12 +16,15 @@ from edgenet.data import fashion_mnist
 from edgenet.errors import ConversionFailed
 from edgenet.graph import (
     IMAGE,
+    Activate,
     Affine,
+    Concatenate,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
     Graph,
     Normalise,
+    Pool,
     QuantizedGraph,
     infer_shapes,
 )
@@ -261,3 +264,37 @@ def test_the_order_of_the_images_changes_nothing(
             np.testing.assert_array_equal(
                 getattr(layer, field), getattr(second.layers[name], field)
             )
+
+
+def test_concatenations_of_concatenations_share_one_affine() -> None:
+    """As channel shuffles chain them: what the first holds reaches the last through a pool.
+
+    So does a sigmoid that is joined, which has an affine of its own elsewhere.
+    """
+    convolutions = {
+        name: Convolution(
+            name=name,
+            input="normalised",
+            weight=np.ones((1, 3, 1, 1), np.float32),
+            bias=np.zeros(1, np.float32),
+            stride=(1, 1),
+            pad=(0, 0, 0, 0),
+            groups=1,
+            activation=None,
+        )
+        for name in "abc"
+    }
+    pool = Pool(name="pool", input="a", kind="max", kernel=(1, 1), stride=(1, 1), pad=(0, 0, 0, 0))
+    operators = (
+        tiny(ONES[:, :3], NONE).operators[0],
+        *convolutions.values(),
+        Concatenate(name="first", inputs=("a", "b")),
+        pool,
+        Activate(name="s", input="c", function="sigmoid"),
+        Concatenate(name="second", inputs=("c", "pool", "s")),
+    )
+    graph = Graph(name="n", operators=operators, shapes=infer_shapes(operators, (3, 1, 1)))
+    ranges = dict.fromkeys(graph.shapes, (0.0, 1.0)) | {"b": (-2.0, 3.0), "first": (-2.0, 3.0)}
+    tensors = encode(graph, ranges).tensors
+    same = {tensors[name] for name in ("a", "b", "c", "first", "pool", "s", "second")}
+    assert same == {Affine(scale=float(np.float32(5 / 255)), zero_point=102)}

@@ -22,6 +22,7 @@ from edgenet.graph import (
     Multiply,
     Normalise,
     Pool,
+    Select,
     infer_shapes,
 )
 from edgenet.quantize.execute import apply, execute
@@ -57,6 +58,12 @@ def slide(x, op, function):
     return function(windows[:, :, :: op.stride[0], :: op.stride[1]], axis=(-2, -1))
 
 
+def mean_within(windows, axis):
+    """Return the mean of what `slide` did not add."""
+    there = np.isfinite(windows)
+    return np.where(there, windows, 0).sum(axis) / there.sum(axis)
+
+
 CONVOLUTION = Convolution(
     name="y",
     input=IMAGE,
@@ -77,6 +84,7 @@ ROWS = FullyConnected(
 )
 MAX = Pool(name="y", input="x", kind="max", kernel=(3, 2), stride=(2, 1), pad=(1, 1, 1, 0))
 MEAN = Pool(name="y", input="x", kind="average", kernel=(2, 3), stride=(2, 3), pad=(0, 0, 0, 0))
+EDGES = Pool(name="y", input="x", kind="average", kernel=(3, 3), stride=(2, 1), pad=(1, 1, 1, 1))
 NORMALISE = Normalise(
     name="y", input="x", mean=np.array([1, 2, 3, 4], "f4"), std=np.array([1, 2, 4, 8], "f4")
 )
@@ -90,6 +98,7 @@ CASES = {
     "fully connected": (ROWS, (ROW,), (ROW @ ROWS.weight.T + ROWS.bias).clip(0, 1)),
     "max": (MAX, (X - 9,), slide(X - 9, MAX, np.max)),
     "mean": (MEAN, (X,), slide(X, MEAN, np.mean)),
+    "mean of what is there": (EDGES, (X,), slide(X, EDGES, mean_within)),
     "mean of a map": (GlobalAveragePool(name="y", input="x"), (X,), X.mean((2, 3))),
     "mean as a map": (
         GlobalAveragePool(name="y", input="x", keep_map=True),
@@ -113,6 +122,7 @@ CASES = {
         (X, Y),
         np.concatenate([X, Y], axis=1),
     ),
+    "select": (Select(name="y", input="x", channels=(2, 0)), (X,), X[:, [2, 0]]),
 }
 
 

@@ -1,0 +1,105 @@
+"""`edgenet profile NEW --against BASE`: two bundles in turns, instead of one by itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgenet.cli.output import StepProgress, print_json
+from edgenet.errors import RuntimeRefused, UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Precision
+    from edgenet.measure.versus import Plan, Side
+
+ALONE = ("paced", "duration", "soak", "quick", "layers")
+"""Options of a profile that a comparison in turns has no use for."""
+PICTURES = 1000
+"""How many labelled pictures stand behind the difference in accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for."""
+
+    new: Path
+    base: Path
+    runtimes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    data: str | None
+    target: str | None
+    output: Path | None
+    as_json: bool
+
+
+def refuse_what_does_not_fit(context: typer.Context, against: Path | None) -> None:
+    """Raise `UsageError` for options that belong to the other kind of profile."""
+    given = {
+        name
+        for name in (*ALONE, "launches")
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if against is None and "launches" in given:
+        raise UsageError("--launches is of a comparison: give --against BUNDLE too")
+    wrong = sorted(given.intersection(ALONE))
+    if against is not None and wrong:
+        raise UsageError(f"--{wrong[0]} does not go with --against; profile each bundle by itself")
+
+
+def profile_against(asked: Asked, plan: Plan) -> None:
+    """Compare two bundles in turns, print and store what changed."""
+    from edgenet.board.detect import detect
+    from edgenet.board.machine import Machine
+    from edgenet.board.target import load_target
+    from edgenet.data.dataset import open_dataset
+    from edgenet.measure.quality import pictures_for
+    from edgenet.measure.versus import Place, versus
+    from edgenet.report.comparison import comparison_document, comparison_text
+    from edgenet.report.record import check_writable, record_path, save_document
+
+    command = ["edgenet", *sys.argv[1:]]
+    base, new = _side(asked.base, asked), _side(asked.new, asked)
+    path = asked.output or record_path(new.bundle, "comparison")
+    check_writable(path)
+    machine = Machine()
+    board = detect(machine, None if asked.target is None else load_target(asked.target))
+    dataset = (
+        pictures_for(new.bundle) if asked.data is None else open_dataset(asked.data, labelled=True)
+    )
+    with StepProgress() as progress:
+        found = versus(
+            base,
+            new,
+            plan,
+            dataset=dataset.draw(PICTURES, seed=0),
+            place=Place(machine=machine, board=board),
+            command=command,
+            step=progress.step,
+        )
+    document = comparison_document(found, (), command=command)
+    if asked.as_json:
+        print_json(document)
+    else:
+        typer.echo(comparison_text(found, ()))
+    save_document(document, path)
+    if not asked.as_json:
+        typer.echo(f"record: {path}")
+    turns = found.interleaving
+    if turns is None or not turns.complete:
+        raise KeyboardInterrupt
+    if asked.runtimes and turns.not_run:
+        names = "; ".join(label for label, _ in turns.not_run)
+        raise RuntimeRefused(f"{names}: asked for, and did not run; see above")
+
+
+def _side(root: Path, asked: Asked) -> Side:
+    from edgenet.bundle import load_bundle
+    from edgenet.measure.profile import runnable
+    from edgenet.measure.versus import Side
+
+    bundle = load_bundle(root)
+    return Side(bundle=bundle, artifacts=runnable(bundle, asked.runtimes, asked.precisions))
