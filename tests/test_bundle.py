@@ -112,6 +112,7 @@ def test_what_is_written_is_read(full):
             "on": "photographs",
             "images": 133,
             "sqnr_db": 27.5,
+            "cosine": None,
             "agreement": {"right": 131, "percent": 98.5},
         },
     }

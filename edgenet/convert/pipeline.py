@@ -26,6 +26,7 @@ from edgenet.bundle import (
     Artifact,
     Bundle,
     GoldenFiles,
+    Output,
     Precision,
     Quantization,
     describe_artifact,
@@ -44,13 +45,15 @@ from edgenet.convert.calibration import (
     read_images,
 )
 from edgenet.convert.description import Description
-from edgenet.convert.golden import choose_pictures, write_golden
+from edgenet.convert.golden import choose_pictures, spread_pictures, write_golden
 from edgenet.convert.source import Source
 from edgenet.data.hygiene import check_disjoint
 from edgenet.data.labels import accepted_indices
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
+from edgenet.golden import split
 from edgenet.graph import Float32Array
+from edgenet.measure.agreement import Agreement
 from edgenet.quantize import execute
 from edgenet.quantize.document import document
 from edgenet.quantize.form import (
@@ -66,7 +69,7 @@ from edgenet.quantize.form import (
 from edgenet.quantize.recipe import Recipe
 
 FLOAT32_TOLERANCE = 1e-4
-"""Largest difference of a logit that a float32 artefact may have, in parts of the largest logit."""
+"""Largest difference that a float32 artefact's output may have, in parts of its largest value."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
 TENSORRT = "tensorrt"
@@ -123,7 +126,7 @@ class Int8Options:
     full_integer: bool = False
     """Nothing in float, for accelerators that have no other arithmetic."""
     min_sqnr_db: float | None = None
-    """Least SQNR of the logits on the held-out quarter of the calibration set."""
+    """Least SQNR of the outputs on the held-out quarter of the calibration set."""
     max_drop_points: float | None = None
     """Most points of top-1 accuracy lost on `labelled`."""
     labelled: Dataset | None = None
@@ -166,9 +169,16 @@ def convert(
     """Write the bundle of `source` to `destination` and return its path.
 
     The same inputs give the same bytes. Raises `ConversionFailed` when an artefact does not answer
-    as the original does or INT8 loses more than it may; nothing is left behind then.
+    as the original does or INT8 loses more than it may, `BadData` for a limit that the network
+    cannot be held to; nothing is left behind then.
     """
     _check_packages(targets)
+    if int8.max_drop_points is not None and not source.graph.is_classifier:
+        names = ", ".join(source.graph.outputs.values())
+        raise BadData(
+            f"{source.name}: is no classifier (its outputs are {names}), and --max-drop needs one; "
+            "use --min-sqnr"
+        )
     for note in source.notes:
         progress.warn(note)
     with new_bundle(destination, replace=replace) as folder:
@@ -180,12 +190,18 @@ def convert(
             forms, quantizations = _quantize(
                 folder, source, images, targets, int8, progress, seed=calibration.seed
             )
-        _write_labels(source.labels, folder / LABELS)
+        outputs = tuple(
+            Output(name=name, shape=shape) for name, shape in source.graph.output_shapes.items()
+        )
+        if source.labels:
+            _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, images, progress)
-        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
+        _check(folder, artifacts, source, outputs, images, progress)
+        golden = _write_golden(
+            folder, source, outputs, images, artifacts, forms, quantizations, progress
+        )
         paths = [
-            LABELS,
+            *((LABELS,) if source.labels else ()),
             *((QUANTIZATION,) if integer else ()),
             *(golden.paths if golden else ()),
             *(path for artifact in artifacts for path in artifact.files),
@@ -199,6 +215,7 @@ def convert(
                 mean=source.mean,
                 std=source.std,
                 preprocessing=source.preprocessing,
+                outputs=outputs,
                 labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
@@ -348,9 +365,10 @@ def _judged(
         float_layers=form.float_layers,
         method=recipe.summary(),
         sqnr_db=found.sqnr_db,
-        agreement_right=found.top1.right,
-        images=found.top1.n,
+        agreement_right=found.top1.right if isinstance(found, Agreement) else None,
+        images=len(judges.images),
         judged_on=judges.on,
+        cosine=found.cosine,
     )
 
 
@@ -387,6 +405,7 @@ def _check(
     folder: Path,
     artifacts: Sequence[Artifact],
     source: Source,
+    outputs: Sequence[Output],
     images: CalibrationImages,
     progress: Progress,
 ) -> None:
@@ -396,7 +415,8 @@ def _check(
     """
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
-    expected = source.answers(np.concatenate(inputs))
+    expected = split(source.answers(np.concatenate(inputs)), outputs)
+    names = [output.name for output in outputs]
     for artifact in artifacts:
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0])
@@ -404,20 +424,33 @@ def _check(
             progress.warn(f"{artifact.label} is not checked: {error}")
             continue
         with closing(session):
-            found = np.stack([session.run(image)["logits"][0] for image in inputs])
-        flat = found.shape[1] > 1 and (np.ptp(found, axis=1) == 0).any()
-        if flat or not np.isfinite(found).all():
-            raise ConversionFailed(
-                f"{artifact.label}: its logits are constant or not finite on real images, so it is "
-                "not written; check the weights and the calibration images"
-            )
-        worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
-        if artifact.precision is Precision.FLOAT32 and worst > allowed:
-            raise ConversionFailed(
-                f"{artifact.label}: a logit differs from {source.original} by {worst:.2g}, allowed "
-                f"are {allowed:.2g}"
-            )
+            found = np.stack([runtimes.answer(session, image, names) for image in inputs])
+        for name, ours, theirs in zip(names, split(found, outputs), expected, strict=True):
+            _check_output(artifact, name, ours, theirs, source.original)
         done()
+
+
+def _check_output(
+    artifact: Artifact, name: str, found: Float32Array, expected: Float32Array, original: str
+) -> None:
+    """Hold one output, (pictures, values), against the original's."""
+    if _is_dead(found, expected) or not np.isfinite(found).all():
+        raise ConversionFailed(
+            f"{artifact.label}: its {name} are constant or not finite on real images, so it is "
+            "not written; check the weights and the calibration images"
+        )
+    worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
+    if artifact.precision is Precision.FLOAT32 and worst > allowed:
+        raise ConversionFailed(
+            f"{artifact.label}: a value of {name} differs from {original} by {worst:.2g}, allowed "
+            f"are {allowed:.2g}"
+        )
+
+
+def _is_dead(found: Float32Array, expected: Float32Array) -> bool:
+    """Tell whether an output is one value throughout where the original's is not, or always."""
+    still, meant = (np.ptp(values, axis=1) == 0 for values in (found, expected))
+    return found.shape[1] > 1 and bool((still & ~meant).any() or still.all())
 
 
 def _allowed(expected: Float32Array) -> float:
@@ -427,6 +460,7 @@ def _allowed(expected: Float32Array) -> float:
 def _write_golden(
     folder: Path,
     source: Source,
+    outputs: Sequence[Output],
     images: CalibrationImages,
     artifacts: Sequence[Artifact],
     forms: Mapping[str, Form],
@@ -435,21 +469,25 @@ def _write_golden(
 ) -> GoldenFiles | None:
     """Write a few pictures with every artefact's answers, for `edgenet verify`."""
     asked = images.asked()
-    logits = execute.logits(source.graph, [images.inputs[index] for index in asked])
-    chosen = [images.samples[asked[pick]] for pick in choose_pictures(logits)]
+    picks = spread_pictures(len(asked))
+    if source.graph.is_classifier:
+        logits = execute.answers(source.graph, [images.inputs[index] for index in asked])
+        picks = choose_pictures(logits)
+    chosen = [images.samples[asked[pick]] for pick in picks]
     return write_golden(
         folder,
         [(sample.name, sample.read()) for sample in chosen],
         source.preprocessing,
         artifacts,
+        outputs=outputs,
         quantizations=quantizations,
-        output_steps={name: form.output_step for name, form in forms.items()},
+        output_steps={name: form.output_steps for name, form in forms.items()},
         on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
 
 
 def _decibel(sqnr_db: float | None) -> float:
-    """Return an SQNR as a number: bit-identical logits have no noise."""
+    """Return an SQNR as a number: bit-identical outputs have no noise."""
     return float("inf") if sqnr_db is None else sqnr_db
 
 

@@ -11,7 +11,8 @@ from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.verify import Verdict, Verification
 from edgenet.report.table import render
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+NO_TOP1 = "the network is no classifier"
 OTHER_PIXELS = "the preprocessing on this machine makes other pixels than the host's"
 
 
@@ -89,6 +90,7 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "device": verdict.device,
         "runtime_version": verdict.version,
         "top1": None if top1 is None else {"right": top1.right, "n": top1.n},
+        "output": verdict.output,
         "max_difference": verdict.max_difference,
         "tolerance": {
             "largest": verdict.tolerance.largest,
@@ -98,7 +100,7 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "failure": verdict.failure,
     }
     unknown = [name for name, value in entry.items() if value is None and name != "failure"]
-    return {**entry, **{f"{name}_reason": verdict.failure for name in unknown}}
+    return {**entry, **{f"{name}_reason": verdict.failure or NO_TOP1 for name in unknown}}
 
 
 def _identity(artifact: Artifact) -> dict[str, Any]:

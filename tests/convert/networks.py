@@ -11,6 +11,7 @@ from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
     KEEPS_BYTES,
+    LOGITS,
     Activate,
     Add,
     Affine,
@@ -122,8 +123,13 @@ class Sketch:
         self.add(
             FullyConnected(name="fc", input=source, weight=weight, bias=bias, activation=activation)
         )
+        return self.ending({"fc": LOGITS})
+
+    def ending(self, outputs: Mapping[str, str]) -> Graph:
+        """End here; `outputs` are the tensors that leave and what they are called."""
         operators = tuple(self.operators)
-        return Graph(name="sketch", operators=operators, shapes=infer_shapes(operators, self.image))
+        shapes = infer_shapes(operators, self.image)
+        return Graph(name="sketch", operators=operators, shapes=shapes, outputs=outputs)
 
     def weights(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         spread = 1.5 / np.sqrt(np.prod(shape[1:]))

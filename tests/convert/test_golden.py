@@ -46,7 +46,7 @@ def test_tolerances(small_bundle, runtime, precision, form, largest):
 
 def test_a_tolerance_that_cannot_be_stated(small_bundle):
     (artifact,) = small_bundle.select(("openvino",), (Precision.INT8,))
-    with pytest.raises(ValueError, match="the scale of its logits is not given"):
+    with pytest.raises(ValueError, match="the scale of its output is not given"):
         tolerance(artifact, ANSWERS, form=INTEGER, output_step=None)
     with pytest.raises(ValueError, match="its quantised model is not named"):
         tolerance(artifact, ANSWERS, form=None, output_step=0.25)
@@ -73,7 +73,9 @@ def written(small_bundle, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / artifact.files[0]).write_bytes(small_bundle.path(artifact).read_bytes())
-        return folder, write_golden(folder, pictures, preprocessing, [artifact])
+        return folder, write_golden(
+            folder, pictures, preprocessing, [artifact], outputs=small_bundle.outputs
+        )
 
     return write
 

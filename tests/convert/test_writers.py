@@ -71,7 +71,7 @@ def float_logits(graph, images):
 
 def assert_same_steps(found, quantized, images, step):
     """Nearly all logits within two steps of the simulation, and none far off."""
-    expected = simulate.logits(quantized, [image[None] for image in images])
+    expected = simulate.answers(quantized, [image[None] for image in images])
     steps = np.abs(found - expected) / step
     assert np.quantile(steps, 0.98) < 2.01
     assert steps.max() < 5
