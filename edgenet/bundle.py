@@ -133,9 +133,14 @@ class Output:
     """(1, C) of a vector, (1, H, W, C) of a map."""
 
     @property
+    def is_map(self) -> bool:
+        """Tell whether it has values at each place of the image."""
+        return len(self.shape) == 4
+
+    @property
     def layout(self) -> str:
         """Return what each side of the shape is."""
-        return "NHWC" if len(self.shape) == 4 else "NC"
+        return "NHWC" if self.is_map else "NC"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +216,7 @@ class Bundle:
     @property
     def is_classifier(self) -> bool:
         """Tell whether the one output is a vector of logits."""
-        return [(output.name, output.layout) for output in self.outputs] == [("logits", "NC")]
+        return [(output.name, output.is_map) for output in self.outputs] == [("logits", False)]
 
     def require_classifier(self, wish: str) -> None:
         """Raise `BadData` for what is no classifier; `wish` needs labels."""

@@ -116,7 +116,7 @@ def _float_layers(quantization: Quantization) -> str:
 
 
 def _output(output: Output) -> str:
-    layout = " NHWC" if output.layout == "NHWC" else ""
+    layout = " NHWC" if output.is_map else ""
     return f"{output.name}, float32 ({', '.join(map(str, output.shape))}){layout}"
 
 

@@ -17,7 +17,9 @@ from edgenet.bundle import MANIFEST, Precision, load_bundle
 from edgenet.cli import run
 from edgenet.convert import tensorrt_rules
 from edgenet.data import photographs
+from edgenet.golden import read_golden
 from edgenet.measure.agreement import closeness
+from edgenet.measure.verify import compare
 from edgenet.preprocess import prepare
 
 SIZE = 48
@@ -239,6 +241,22 @@ def test_what_takes_it(converted, capsys):
     assert {step["agreement"] for step in diagnosed["steps"]} == {None}
     assert run(["diagnose", str(bundle.root)]) == 0
     assert "cosine" in capsys.readouterr().out
+
+
+def test_an_output_that_is_off_is_named(converted):
+    """Each is held to its own tolerance, whatever the scale of the others."""
+    bundle, _, expected = converted
+    (artifact,) = bundle.select(("openvino",), (Precision.INT8,))
+    host = read_golden(bundle).expected[artifact.label]
+    ends = np.cumsum([0, *(values[0].size for values in expected.values())])
+    for name, tolerance, end in zip(expected, host.tolerances, ends[1:], strict=True):
+        found = host.values.copy()
+        found[1, end - 1] += 1.1 * tolerance.largest
+        verdict = compare(bundle, artifact, host, found, device="CPU", version="1")
+        assert verdict.output == name
+        assert f"a value of {name} differs by" in verdict.failure
+        found[1, end - 1] = host.values[1, end - 1] + 0.9 * tolerance.largest
+        assert compare(bundle, artifact, host, found, device="CPU", version="1").failure is None
 
 
 def test_what_asks_for_a_classifier(converted, tmp_path, capsys):

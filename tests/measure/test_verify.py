@@ -197,6 +197,19 @@ def test_what_compare_calls_a_failure(bundle):
     assert turned.failure == "another best class on 3 of 4 pictures"
 
 
+def test_golden_vectors_of_version_1_0(bundle):
+    """They had classifiers only, and one tolerance for an artefact."""
+    path = bundle.root / TABLE
+    table = json.loads(path.read_text("utf-8"))
+    table["schema_version"] = "1.0"
+    for row in table["artifacts"]:
+        del row["tolerances"]
+    path.write_text(json.dumps(table))
+    found = verify(seal(bundle), bundle.artifacts)
+    assert found.holds
+    assert len(found.verdicts) == len(WHOLE)
+
+
 WITHOUT = (
     "import sys; sys.modules.update(dict.fromkeys({packages!r}))\n"
     "from edgenet.cli import run; sys.exit(run(sys.argv[1:]))"

@@ -115,3 +115,17 @@ def test_few_weights_get_a_scale_that_suits_them(imagenet):
     assert left < before / 4
     large = "conv_pw_13"
     np.testing.assert_array_equal(fitted.layers[large].scale, form.layers[large].scale)
+
+
+def test_what_leaves_is_not_equalised(fashion):
+    """A tensor that leaves keeps its own scale, however many read it on."""
+    graph = folded(fashion)
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 8)
+    inside = next(iter(equalise(graph, collect(graph, images)).factors))
+    watched = dataclasses.replace(graph, outputs={inside: "inside", **graph.outputs})
+    equalised = equalise(watched, collect(watched, images))
+    assert inside not in equalised.factors
+    expected = execute.answers(watched, images)
+    np.testing.assert_allclose(
+        execute.answers(equalised.graph, images), expected, atol=2e-4 * np.abs(expected).max()
+    )
