@@ -580,7 +580,7 @@ def _quantization(entry: dict[str, Any]) -> Quantization:
 def _quantization_entry(found: Quantization) -> dict[str, Any]:
     """Return a quantised model's entry in the manifest, as `_quantization` reads it."""
     right, images = found.agreement_right, found.images
-    agreement = right is not None and {"right": right, "percent": round(100 * right / images, 2)}
+    percent = None if right is None else round(100 * right / images, 2)
     return {
         "name": found.name,
         "file": QUANTIZATION,
@@ -591,7 +591,7 @@ def _quantization_entry(found: Quantization) -> dict[str, Any]:
             "images": images,
             "sqnr_db": found.sqnr_db,
             "cosine": found.cosine,
-            "agreement": agreement or None,
+            "agreement": None if right is None else {"right": right, "percent": percent},
         },
     }
 

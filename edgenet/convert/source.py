@@ -98,8 +98,14 @@ def of_onnx(
     """
     imported = import_onnx(path, mean=mean, std=std, resolution=resolution, outputs=outputs)
     classes = imported.graph.output_shapes[LOGITS][1] if imported.graph.is_classifier else None
+    if labels is not None and classes is None:
+        names = ", ".join(imported.graph.outputs.values())
+        raise BadData(
+            f"{path}: is no classifier (its outputs are {names}), so --labels has nothing to name; "
+            "leave it out, or choose a classifier's output with --take"
+        )
     if labels is not None and len(labels) != classes:
-        raise BadData(f"{path}: {_count(imported.graph, classes)}, --labels names {len(labels)}")
+        raise BadData(f"{path}: has {classes} classes, but --labels names {len(labels)}")
 
     def answers(images: UInt8Array) -> Float32Array:
         return run_file(imported, path, images)
@@ -121,12 +127,6 @@ def of_onnx(
         model=_model(imported, path, classes),
         notes=imported.notes,
     )
-
-
-def _count(graph: Graph, classes: int | None) -> str:
-    if classes is not None:
-        return f"has {classes} classes"
-    return f"is no classifier (its outputs are {', '.join(graph.outputs.values())})"
 
 
 def _model(imported: ImportedModel, path: Path, classes: int | None) -> Model:

@@ -243,6 +243,32 @@ def test_what_takes_it(converted, capsys):
     assert "cosine" in capsys.readouterr().out
 
 
+def test_limits(converted, tmp_path, capsys):
+    bundle, _, _ = converted
+    theirs, few = str(bundle.root.parent / "theirs.onnx"), ["--runtime", "onnxruntime"]
+    line = ["convert", theirs, *normalisation(), *few, "-o", f"{tmp_path}/bundle"]
+    assert run([*line, "--min-sqnr", "25"]) == 0
+    assert all(q.sqnr_db >= 25 for q in load_bundle(tmp_path / "bundle").quantizations)
+    capsys.readouterr()
+    assert run([*line, "--min-sqnr", "80", "--force"]) == 1
+    assert "cannot hold --min-sqnr 80" in capsys.readouterr().err
+    assert run([*line, "--full-integer", "--recipe", "percentile", "--force"]) == 0
+    assert load_bundle(tmp_path / "bundle").quantizations[0].sqnr_db > 15
+
+
+def test_a_classifier_among_others_can_be_taken(tmp_path, capsys):
+    outputs, folder = NETWORKS[TwoHeads], tmp_path / "bundle"
+    bench.export_module(seeded(TwoHeads), tmp_path / "net.onnx", resolution=SIZE, outputs=outputs)
+    line = ["convert", f"{tmp_path}/net.onnx", *normalisation(), "--runtime", "onnxruntime"]
+    assert run([*line, "--take", "logits", "-o", str(folder)]) == 0
+    assert "no classifier" not in capsys.readouterr().err
+    bundle = load_bundle(folder)
+    assert bundle.is_classifier
+    assert len(bundle.labels) == CLASSES
+    assert run(["classify", str(folder), str(folder / bundle.golden.images[0])]) == 0
+    assert run(["convert", "--take", "logits", "-o", f"{tmp_path}/other"]) == 2
+
+
 def test_an_output_that_is_off_is_named(converted):
     """Each is held to its own tolerance, whatever the scale of the others."""
     bundle, _, expected = converted
