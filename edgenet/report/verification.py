@@ -18,9 +18,16 @@ OTHER_PIXELS = "the preprocessing on this machine makes other pixels than the ho
 
 def verification_text(verification: Verification) -> str:
     """Return one table of all artefacts, and what must be known to read it."""
+    classifies = any(verdict.top1 for verdict in verification.verdicts)
     table = render(
-        ("artefact", "same top-1", "max diff", "allowed", "verdict"),
-        [_row(verdict) for verdict in verification.verdicts],
+        (
+            *("artefact", "same top-1" if classifies else "worst output"),
+            *("max diff", "allowed", "verdict"),
+        ),
+        [
+            _row(verdict, _top1(verdict) if classifies else verdict.output)
+            for verdict in verification.verdicts
+        ],
     )
     pictures = len(verification.pictures)
     same = pictures - len(verification.other_pixels)
@@ -72,11 +79,15 @@ def verification_document(
     }
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
-    top1, worst = verdict.top1, verdict.max_difference
+def _top1(verdict: Verdict) -> str:
+    return "-" if verdict.top1 is None else f"{verdict.top1.right}/{verdict.top1.n}"
+
+
+def _row(verdict: Verdict, told: str) -> tuple[str, ...]:
+    worst = verdict.max_difference
     return (
         verdict.artifact.label,
-        "-" if top1 is None else f"{top1.right}/{top1.n}",
+        told,
         "-" if worst is None else f"{worst:.3g}",
         f"{verdict.tolerance.largest:.3g}",
         "holds" if verdict.failure is None else "FAILS",

@@ -230,6 +230,8 @@ def test_what_takes_it(converted, capsys):
     for entry in verified["artifacts"]:
         assert entry["output"] in names
         assert (entry["top1"], entry["top1_reason"]) == (None, "the network is no classifier")
+    assert run(["verify", str(bundle.root)]) == 0
+    assert "worst output" in capsys.readouterr().out
     assert run(["inspect", str(bundle.root)]) == 0
     shown = capsys.readouterr().out
     for name, values in expected.items():
