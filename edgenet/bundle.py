@@ -140,9 +140,9 @@ class Quantization:
     """Operators that compute in float; empty for a model of integers throughout."""
     method: str
     sqnr_db: float | None
-    """Of the logits, in dB; None when they are bit-identical to the reference's."""
-    agreement_right: int
-    """Of `images`, those with the reference's best class."""
+    """Of all outputs, in dB; None when they are bit-identical to the reference's."""
+    agreement_right: int | None
+    """Of `images`, those with the reference's best class; None for what is no classifier."""
     images: int
     judged_on: str
     """Which images these are."""
@@ -150,6 +150,8 @@ class Quantization:
     """How many layers have weights, those in float included; None before schema version 1.2."""
     limits: tuple[LimitResult, ...] = ()
     """What was asked of it; unknown, so empty, before schema version 1.2."""
+    cosine: float | None = None
+    """Between all outputs and the reference's; None before schema version 1.2."""
 
     @property
     def is_mostly_float(self) -> bool:
@@ -175,12 +177,34 @@ class LayerWork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Output:
+    """One output of every artefact, float32."""
+
+    name: str
+    shape: tuple[int, ...]
+    """(1, C) of a vector, (1, H, W, C) of a map."""
+    layer: str | None = None
+    """Which of the bundle's layers makes it; None before schema version 1.2."""
+
+    @property
+    def is_map(self) -> bool:
+        """Tell whether it has values at each place of the image."""
+        return len(self.shape) == 4
+
+    @property
+    def layout(self) -> str:
+        """Return what each side of the shape is."""
+        return "NHWC" if self.is_map else "NC"
+
+
+@dataclass(frozen=True, kw_only=True)
 class GoldenFiles:
     """Where the golden vectors stand; `edgenet.golden` reads them."""
 
     file: str
-    """Their table: hashes, tolerances, which row of the logits is whose."""
+    """Their table: hashes, tolerances, which row of the answers is whose."""
     logits: str
+    """The answers: logits, or all outputs of what is no classifier."""
     images: tuple[str, ...]
 
     @property
@@ -197,7 +221,8 @@ class Model:
     width_multiplier: float | None
     """None, as the activation and the padding, where the architecture knows no such choice."""
     resolution: int
-    num_classes: int
+    num_classes: int | None
+    """None for what is no classifier."""
     activation: str | None
     padding: str | None
     weights: str
@@ -226,7 +251,9 @@ class Bundle:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     preprocessing: Preprocessing
+    outputs: tuple[Output, ...]
     labels: tuple[str, ...]
+    """One for each logit; empty for what is no classifier."""
     files: tuple[BundleFile, ...]
     artifacts: tuple[Artifact, ...]
     calibration: CalibrationIdentity | None
@@ -235,12 +262,26 @@ class Bundle:
     """Empty in bundles of schema version 1.0 and where nothing is in 8 bits."""
     golden: GoldenFiles | None = None
     layers: tuple[LayerWork, ...] = ()
-    """In the order of execution; the last one's output is `logits`. Empty before version 1.2."""
+    """In the order of execution; `Output.layer` names one of them. Empty before version 1.2."""
 
     @property
     def sha256(self) -> str:
         """Return the bundle's identity: the hash over its list of files."""
         return files_sha256(self.files)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Tell whether the one output is a vector of logits."""
+        return [(output.name, output.is_map) for output in self.outputs] == [("logits", False)]
+
+    def require_classifier(self, wish: str) -> None:
+        """Raise `BadData` for what is no classifier; `wish` needs labels."""
+        if not self.is_classifier:
+            names = ", ".join(output.name for output in self.outputs)
+            raise BadData(
+                f"{self.root}: is no classifier (its outputs are {names}) and has no labels, which "
+                f"{wish} needs; verify, diagnose, inspect and profile take it"
+            )
 
     def path(self, artifact: Artifact) -> Path:
         """Return the file of `artifact` that a runtime opens."""
@@ -289,6 +330,11 @@ def load_bundle(root: Path) -> Bundle:
         raise BrokenBundle(
             f"{root / MANIFEST}: preprocessing_sha256 does not belong to the preprocessing beside "
             f"it; {AGAIN}"
+        )
+    classes = bundle.outputs[0].shape[1] if bundle.is_classifier else 0
+    if len(bundle.labels) != classes:
+        raise BrokenBundle(
+            f"{root / MANIFEST}: has {len(bundle.labels)} labels for {classes} classes; {AGAIN}"
         )
     return bundle
 
@@ -346,11 +392,14 @@ def write_manifest(bundle: Bundle) -> None:
             "layout": "NHWC",
             "colour": "RGB",
         },
-        "outputs": [{"name": "logits", "shape": [1, len(bundle.labels)], "dtype": "float32"}],
+        "outputs": [
+            {**asdict(output), "dtype": "float32", "layout": output.layout}
+            for output in bundle.outputs
+        ],
         "normalisation": {"mean": bundle.mean, "std": bundle.std},
         "preprocessing": bundle.preprocessing.spec(),
         "preprocessing_sha256": bundle.preprocessing.sha256(),
-        "labels": {"file": LABELS, "count": len(bundle.labels)},
+        "labels": {"file": LABELS, "count": len(bundle.labels)} if bundle.labels else None,
         "artifacts": [
             {**asdict(artifact), "precision": artifact.precision.value}
             for artifact in bundle.artifacts
@@ -488,7 +537,7 @@ def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]
         raise BrokenBundle(f"{root / MANIFEST}: lists a file twice; {AGAIN}")
     golden = manifest.get("golden")
     used = [
-        manifest["labels"]["file"],
+        *([manifest["labels"]["file"]] if manifest["labels"] else []),
         *(path for entry in manifest["artifacts"] for path in entry["files"]),
         *(entry["file"] for entry in manifest.get("quantizations", ())),
         *((golden["file"], golden["logits"], *golden["images"]) if golden else ()),
@@ -512,13 +561,6 @@ def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]
 def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) -> Bundle:
     from edgenet.preprocess import preprocessing_from_spec
 
-    label_file = root / manifest["labels"]["file"]
-    labels = read_labels(label_file)
-    if len(labels) != manifest["labels"]["count"]:
-        raise BrokenBundle(
-            f"{label_file}: has {len(labels)} lines, the manifest says "
-            f"{manifest['labels']['count']}; {AGAIN}"
-        )
     golden = manifest.get("golden")
     return Bundle(
         root=root,
@@ -528,7 +570,15 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
         mean=tuple(manifest["normalisation"]["mean"]),
         std=tuple(manifest["normalisation"]["std"]),
         preprocessing=preprocessing_from_spec(manifest["preprocessing"]),
-        labels=labels,
+        outputs=tuple(
+            Output(
+                name=entry["name"],
+                shape=tuple(entry["shape"]),
+                layer=entry.get("layer"),
+            )
+            for entry in manifest["outputs"]
+        ),
+        labels=_labels(root, manifest["labels"]),
         files=files,
         artifacts=tuple(
             Artifact(
@@ -554,6 +604,18 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
     )
 
 
+def _labels(root: Path, entry: dict[str, Any] | None) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    label_file = root / entry["file"]
+    labels = read_labels(label_file)
+    if len(labels) != entry["count"]:
+        raise BrokenBundle(
+            f"{label_file}: has {len(labels)} lines, the manifest says {entry['count']}; {AGAIN}"
+        )
+    return labels
+
+
 def _calibration(root: Path, entry: dict[str, Any] | None) -> CalibrationIdentity | None:
     if entry is None:
         return None
@@ -573,19 +635,21 @@ def _quantization(entry: dict[str, Any]) -> Quantization:
         float_layers=tuple(entry["float_layers"]),
         method=entry["method"],
         sqnr_db=judged["sqnr_db"],
-        agreement_right=judged["agreement"]["right"],
+        agreement_right=judged["agreement"] and judged["agreement"]["right"],
         images=judged["images"],
         judged_on=judged["on"],
         weighted_layers=entry.get("weighted_layers"),
         limits=tuple(
             LimitResult(**_known_fields(LimitResult, limit)) for limit in entry.get("limits", ())
         ),
+        cosine=judged.get("cosine"),
     )
 
 
 def _quantization_entry(found: Quantization) -> dict[str, Any]:
     """Return a quantised model's entry in the manifest, as `_quantization` reads it."""
     right, images = found.agreement_right, found.images
+    percent = None if right is None else round(100 * right / images, 2)
     return {
         "name": found.name,
         "file": QUANTIZATION,
@@ -595,7 +659,8 @@ def _quantization_entry(found: Quantization) -> dict[str, Any]:
             "on": found.judged_on,
             "images": images,
             "sqnr_db": found.sqnr_db,
-            "agreement": {"right": right, "percent": round(100 * right / images, 2)},
+            "cosine": found.cosine,
+            "agreement": None if right is None else {"right": right, "percent": percent},
         },
         "weighted_layers": found.weighted_layers,
         "limits": [asdict(limit) for limit in found.limits],

@@ -1,24 +1,27 @@
 """Golden vectors: a few pictures that travel in the bundle, and what the host's artefacts answered.
 
-    golden/golden.json    the pixels' hashes; for each artefact its row, its tolerance and the host
-    golden/logits.npy     float32 (artefacts, pictures, classes), in the table's order
+    golden/golden.json    the pixels' hashes; for each artefact its row, its tolerances and the host
+    golden/logits.npy     float32 (artefacts, pictures, values), in the table's order; the values
+                          are a classifier's logits, or all outputs of another network
     golden/0.jpg ...      the pictures
 
-They pin the whole way from a file to the logits, so that any machine can be held against the
+They pin the whole way from a file to the outputs, so that any machine can be held against the
 host. `edgenet.convert.golden` writes them. Needs numpy and one OpenCV; runs on boards.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from edgenet.bundle import AGAIN, Bundle, GoldenFiles
+from edgenet.bundle import AGAIN, Bundle, GoldenFiles, Output
 from edgenet.errors import BadImage, BrokenBundle
 from edgenet.preprocess import Preprocessing, UInt8Array, prepare, read_picture
 from edgenet.runtimes import Float32Array
@@ -26,15 +29,15 @@ from edgenet.runtimes import Float32Array
 FOLDER = "golden"
 TABLE = f"{FOLDER}/golden.json"
 LOGITS = f"{FOLDER}/logits.npy"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far an artefact's logits may be from the host's on another machine."""
+    """How far one output of an artefact may be from the host's on another machine."""
 
     largest: float
-    """Largest absolute difference of a logit; 0 asks for the same bits."""
+    """Largest absolute difference of a value; 0 asks for the same bits."""
     reason: str
 
 
@@ -44,9 +47,10 @@ class Expected:
 
     sha256: str
     """Of the artefact that was run."""
-    logits: Float32Array
-    """(pictures, classes)."""
-    tolerance: Tolerance
+    values: Float32Array
+    """(pictures, values), the outputs one after the other."""
+    tolerances: tuple[Tolerance, ...]
+    """One for each output."""
     device: str
     version: str
 
@@ -92,30 +96,38 @@ def read_golden(bundle: Bundle) -> GoldenVectors:
                 f"{path}: schema version {table['schema_version']} is not the {SCHEMA_VERSION} "
                 "that this edgenet reads; use the edgenet version that the manifest names"
             )
-        logits = np.load(bundle.root / files.logits, allow_pickle=False)
-        return _parse(table, logits, files)
+        values = np.load(bundle.root / files.logits, allow_pickle=False)
+        return _parse(table, values, files, bundle.outputs)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, EOFError) as error:
         raise BrokenBundle(f"{path}: holds no golden vectors ({error!r}); {AGAIN}") from None
 
 
-def _parse(table: dict[str, Any], logits: Any, files: GoldenFiles) -> GoldenVectors:
+def split(values: npt.NDArray[Any], outputs: Sequence[Output]) -> list[npt.NDArray[Any]]:
+    """Return (pictures, values) as one such array for each output."""
+    ends = np.cumsum([math.prod(output.shape) for output in outputs])
+    return np.split(values, ends[:-1], axis=1)
+
+
+def _parse(
+    table: dict[str, Any], values: Any, files: GoldenFiles, outputs: Sequence[Output]
+) -> GoldenVectors:
     pictures, rows = table["images"], table["artifacts"]
     if tuple(picture["file"] for picture in pictures) != files.images:
         raise ValueError("its pictures are not the manifest's")
-    if logits.dtype != np.float32 or logits.ndim != 3 or logits.shape[2] < 1:
-        raise ValueError(f"logits of {logits.dtype} {logits.shape}")
-    if logits.shape[:2] != (len(rows), len(pictures)):
-        raise ValueError(f"logits {logits.shape} of {len(rows)} artefacts, {len(pictures)} images")
+    wanted = (len(rows), len(pictures), sum(math.prod(output.shape) for output in outputs))
+    if values.dtype != np.float32 or values.shape != wanted:
+        raise ValueError(f"values are {values.dtype} {values.shape}, not float32 {wanted}")
     return GoldenVectors(
         files=files.images,
         prepared_sha256=tuple(str(picture["prepared_sha256"]) for picture in pictures),
         expected={
             str(row["artifact"]): Expected(
                 sha256=str(row["sha256"]),
-                logits=logits[index],
-                tolerance=Tolerance(
-                    largest=float(row["tolerance"]["largest"]),
-                    reason=str(row["tolerance"]["reason"]),
+                values=values[index],
+                tolerances=tuple(
+                    Tolerance(largest=float(entry["largest"]), reason=str(entry["reason"]))
+                    # Version 1.0 had classifiers only, and one tolerance.
+                    for entry in row.get("tolerances") or [row["tolerance"]]
                 ),
                 device=str(row["host"]["device"]),
                 version=str(row["host"]["version"]),

@@ -27,7 +27,7 @@ IMAGE = "image"
 """The graph's input: (3, H, W) of bytes, RGB; uint8 NHWC (1, H, W, 3) in every artefact."""
 
 LOGITS = "logits"
-"""What artefacts call the last operator's output: float32 (1, classes)."""
+"""What artefacts call a classifier's output: float32 (1, classes)."""
 
 ACTIVATION_RANGES: Mapping[str | None, tuple[float | None, float | None]] = {
     None: (None, None),
@@ -201,11 +201,19 @@ class Graph:
     operators: tuple[Operator, ...]
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of every tensor, the image included, channels first and without the batch."""
+    outputs: Mapping[str, str]
+    """The tensors that leave the network, vectors or maps, and what every artefact calls each."""
 
     @property
-    def output(self) -> str:
-        """Return the name of the tensor that leaves every artefact as `logits`."""
-        return self.operators[-1].name
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shape of each output as it leaves an artefact: (1, C) or (1, H, W, C)."""
+        shapes = {name: self.shapes[tensor] for tensor, name in self.outputs.items()}
+        return {name: (1, *shape[1:], shape[0]) for name, shape in shapes.items()}
+
+    @property
+    def is_classifier(self) -> bool:
+        """Tell whether all that leaves are logits, a number for each class."""
+        return [(name, len(shape)) for name, shape in self.output_shapes.items()] == [(LOGITS, 2)]
 
     def weighted(self) -> tuple[Weighted, ...]:
         """Return the operators that hold weights."""

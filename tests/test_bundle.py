@@ -124,6 +124,7 @@ def test_what_is_written_is_read(full):
             "on": "photographs",
             "images": 133,
             "sqnr_db": 27.5,
+            "cosine": None,
             "agreement": {"right": 131, "percent": 98.5},
         },
         "weighted_layers": 28,

@@ -67,15 +67,18 @@ def profile_against(asked: Asked, plan: Plan) -> None:
     check_writable(path)
     machine = Machine()
     board = detect(machine, None if asked.target is None else load_target(asked.target))
-    dataset = (
-        pictures_for(new.bundle) if asked.data is None else open_dataset(asked.data, labelled=True)
-    )
+    dataset = None
+    if asked.data is not None:
+        new.bundle.require_classifier("--data")
+        dataset = open_dataset(asked.data, labelled=True)
+    elif new.bundle.is_classifier:
+        dataset = pictures_for(new.bundle)
     with StepProgress() as progress:
         found = versus(
             base,
             new,
             plan,
-            dataset=dataset.draw(PICTURES, seed=0),
+            dataset=None if dataset is None else dataset.draw(PICTURES, seed=0),
             place=Place(machine=machine, board=board),
             command=command,
             step=progress.step,

@@ -96,6 +96,13 @@ def convert(
             help="Of an ONNX file's pictures: how much of them is seen.",
         ),
     ] = 0.875,
+    take: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of an ONNX file's outputs, those to take; repeat it or use commas. Default: all.",
+        ),
+    ] = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
     calibration: Annotated[
@@ -180,9 +187,10 @@ def convert(
             choices,
             (_numbers("--mean", mean), _numbers("--std", std)),
             crop_fraction,
+            split(take),
         )
         if _is_onnx(model)
-        else _reference_source(_weights(model, weights), choices, mean, std)
+        else _reference_source(_weights(model, weights), choices, mean, std, take)
     )
     with StepProgress() as progress:
         pipeline.convert(
@@ -255,12 +263,20 @@ def _is_onnx(file: str) -> bool:
     return Path(file).suffix.lower() == ".onnx"
 
 
-def _reference_source(weights: str, choices: Choices, mean: str | None, std: str | None) -> Source:
+def _reference_source(
+    weights: str,
+    choices: Choices,
+    mean: str | None,
+    std: str | None,
+    take: list[str] | None,
+) -> Source:
     from edgenet.convert.source import of_reference
     from edgenet.models.weights import load_reference
 
     if mean is not None or std is not None:
         raise UsageError("--mean and --std are for ONNX files; weights bring their own")
+    if take:
+        raise UsageError("--take is for ONNX files; MobileNet V1 has logits only")
     return of_reference(load_reference(weights, choices))
 
 
@@ -270,6 +286,7 @@ def _onnx_source(
     choices: Choices,
     normalisation: tuple[tuple[float, ...] | None, tuple[float, ...] | None],
     crop_fraction: float,
+    outputs: tuple[str, ...],
 ) -> Source:
     from edgenet.convert.source import of_onnx
 
@@ -295,6 +312,7 @@ def _onnx_source(
         resolution=choices.resolution,
         crop_fraction=crop_fraction,
         labels=choices.labels,
+        outputs=outputs,
     )
 
 

@@ -71,6 +71,7 @@ def evaluate(
 
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
+    found.require_classifier("evaluate")
     artifacts = found.select(asked, precisions(precision))
     check_writable(output or record_path(found, "evaluation"))
     dataset = open_dataset(data or _default_data(found), labelled=True)

@@ -157,6 +157,8 @@ def profile(
     found = load_bundle(bundle)
     artifacts = measure.runnable(found, asked, precisions(precision))
     plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
+    if data is not None:
+        found.require_classifier("--data")
     dataset = None if data is None else open_dataset(data, labelled=True)
     path = output or record_path(found, "profile")
     check_writable(path)
@@ -236,11 +238,13 @@ def _evaluate(
     """Return what the answers of the artefacts that ran are worth, or why that is not known."""
     from edgenet.measure.evaluate import evaluate
     from edgenet.measure.profile import NOTHING_COMPUTED, NULL
-    from edgenet.measure.quality import pictures_for
+    from edgenet.measure.quality import NO_CLASSIFIER, pictures_for
 
     ran = dict.fromkeys(each.artifact for each in profile.measured if each.artifact.runtime != NULL)
     if not ran:
         return NOTHING_COMPUTED
+    if not bundle.is_classifier:
+        return NO_CLASSIFIER
     dataset = (dataset or pictures_for(bundle)).draw(
         FEW_PICTURES if profile.plan.quick else MANY_PICTURES, seed=0
     )

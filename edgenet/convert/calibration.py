@@ -118,12 +118,12 @@ def look_over(
     asked = [images.inputs[index] for index in images.asked()]
     answers = (
         Answers(
-            logits=execute.logits(source.graph, asked),
-            exchanged=execute.logits(
+            logits=execute.answers(source.graph, asked),
+            exchanged=execute.answers(
                 source.graph, [np.ascontiguousarray(image[..., ::-1]) for image in asked]
             ),
         )
-        if source.model.trained
+        if source.model.trained and source.graph.is_classifier
         else None
     )
     hygiene = inspect_calibration(

@@ -24,6 +24,7 @@ from edgenet.quantize.form import Jury, jury
 
 NO_LABELS = "no labelled pictures were given"
 UNTRAINED = "the weights are random"
+NO_CLASSIFIER = "the network is no classifier"
 HELD_OUT = "held-out calibration images"
 CALIBRATING = "the calibration images themselves (too few to hold any out)"
 
@@ -70,6 +71,8 @@ def diagnose(
     `BadData` for a bundle that cannot be diagnosed and for pictures that were calibrated on,
     `ConversionFailed` when another form comes out than the bundle has.
     """
+    if labelled is not None:
+        bundle.require_classifier("--data")
     remade = remake(bundle, form_name=form_name, calibration=calibration, progress=progress)
     form, images = remade.form, remade.images
     assert bundle.calibration is not None
@@ -90,7 +93,7 @@ def diagnose(
         recipe=form.calibrated.recipe.summary(),
         float_layers=form.float_layers,
         layers=layers,
-        findings=find(layers, form.quantized.graph.output, pictures=pictures),
+        findings=find(layers, form.quantized.graph.outputs, pictures=pictures),
         layers_judged_on=pictures,
         layers_images=len(kept),
         calibration_images=len(images.calibrating),
@@ -103,9 +106,17 @@ def diagnose(
         steps_judged_on=judges.on,
         steps_images=len(judges.images),
         reference_accuracy=reference_accuracy(judges),
-        no_accuracy=NO_LABELS if labelled is None else None if bundle.model.trained else UNTRAINED,
+        no_accuracy=_no_accuracy(bundle, labelled),
         notes=remade.notes,
     )
+
+
+def _no_accuracy(bundle: Bundle, labelled: Dataset | None) -> str | None:
+    if not bundle.is_classifier:
+        return NO_CLASSIFIER
+    if labelled is None:
+        return NO_LABELS
+    return None if bundle.model.trained else UNTRAINED
 
 
 def _labelled_jury(bundle: Bundle, remade: Remade, dataset: Dataset, progress: Progress) -> Jury:

@@ -1,8 +1,8 @@
 """The ONNX writer: float32, and INT8 as QuantizeLinear / DequantizeLinear pairs (QDQ).
 
-The file takes the image as bytes in NHWC and holds the normalisation and the turn to NCHW. Opset 17
-and IR version 8 are old enough for the ONNX Runtime of JetPack 5 and new enough for scales per
-channel. The writer knows operators, not networks.
+The file takes the image as bytes in NHWC and holds the normalisation and the turn to NCHW; maps
+that leave it are turned back. Opset 17 and IR version 8 are old enough for the ONNX Runtime of
+JetPack 5 and new enough for scales per channel. The writer knows operators, not networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
     KEEPS_BYTES,
-    LOGITS,
     Activate,
     Add,
     Affine,
@@ -49,7 +48,7 @@ IR_VERSION = 8
 
 
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:
-    """Write `graph` as a float32 ONNX file: `image` uint8 (1, H, W, 3) to `logits` (1, classes)."""
+    """Write `graph` as a float32 ONNX file, from `image` uint8 (1, H, W, 3) to the outputs."""
     path.write_bytes(encode(QuantizedGraph(graph=graph, tensors={}, layers={}), description))
 
 
@@ -78,14 +77,17 @@ def encode(
     builder = _Builder(quantized, bytes_in_float=bytes_in_float)
     for op in graph.operators:
         builder.add(op)
+    builder.turn_maps()
     channels, height, width = graph.shapes[IMAGE]
-    classes = graph.shapes[graph.output][0]
     model = helper.make_model(
         helper.make_graph(
             builder.nodes,
             graph.name,
             [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [1, height, width, channels])],
-            [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [1, classes])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+                for name, shape in graph.output_shapes.items()
+            ],
             builder.initializers,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -110,6 +112,11 @@ class _Builder:
     def __init__(self, quantized: QuantizedGraph, *, bytes_in_float: bool) -> None:
         self.quantized = quantized
         self.bytes_in_float = bytes_in_float
+        graph = quantized.graph
+        self.vectors = {t: name for t, name in graph.outputs.items() if len(graph.shapes[t]) == 1}
+        """Outputs that leave as they are made, and what they are called."""
+        self.makers = {name: t for t, name in self.vectors.items() if t not in quantized.tensors}
+        """Nodes with such a name as output, and the operator that they are."""
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
@@ -158,15 +165,22 @@ class _Builder:
         if affine is not None:
             self._quantize(op.name, output, affine)
 
+    def turn_maps(self) -> None:
+        """Append what gives out maps as they leave every artefact, channels last."""
+        for tensor, name in self.quantized.graph.outputs.items():
+            if tensor not in self.vectors:
+                self.node("Transpose", [self.float_form(tensor)], name, perm=[0, 2, 3, 1])
+
     def float_form(self, tensor: str) -> str:
         """Return the name under which `tensor` can be read as float32."""
-        if tensor == self.quantized.graph.output:
-            return LOGITS
+        if tensor in self.vectors:
+            return self.vectors[tensor]
         return f"{tensor}.dequantized" if tensor in self.quantized.tensors else tensor
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> None:
-        """Append one node named after its output."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        """Append one node named after its output; what makes an output, after the operator."""
+        name = self.makers.get(output, output)
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, **attributes))
 
     def constant(self, name: str, values: npt.NDArray[np.generic]) -> str:
         """Add an initializer and return its name."""

@@ -29,6 +29,7 @@ from edgenet.bundle import (
     Bundle,
     GoldenFiles,
     LimitResult,
+    Output,
     Precision,
     Quantization,
     describe_artifact,
@@ -48,15 +49,16 @@ from edgenet.convert.calibration import (
     read_images,
 )
 from edgenet.convert.description import Description
-from edgenet.convert.golden import choose_pictures, write_golden
+from edgenet.convert.golden import choose_pictures, spread_pictures, write_golden
 from edgenet.convert.source import Source
 from edgenet.convert.work import work_of
 from edgenet.data.hygiene import check_disjoint
 from edgenet.data.labels import accepted_in
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
+from edgenet.golden import split
 from edgenet.graph import Float32Array, QuantizedGraph
-from edgenet.measure.agreement import agreement
+from edgenet.measure.agreement import Agreement, closeness
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.document import document
@@ -74,7 +76,7 @@ from edgenet.quantize.recipe import Recipe
 from edgenet.wording import counted
 
 FLOAT32_TOLERANCE = 1e-4
-"""Largest difference of a logit that a float32 artefact may have, in parts of the largest logit."""
+"""Largest difference that a float32 artefact's output may have, in parts of its largest value."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
 STRAY_DB = 6.0
@@ -138,7 +140,7 @@ class Int8Options:
     full_integer: bool = False
     """Nothing in float, for accelerators that have no other arithmetic."""
     min_sqnr_db: float | None = None
-    """Least SQNR of the logits on the held-out quarter of the calibration set."""
+    """Least SQNR of the outputs on the held-out quarter of the calibration set."""
     max_drop_points: float | None = None
     """Most points of top-1 accuracy lost on `labelled`."""
     labelled: Dataset | None = None
@@ -202,7 +204,8 @@ def convert(
     """Write the bundle of `source` to `destination` and return its path.
 
     The same inputs give the same bytes. Raises `ConversionFailed` when an artefact does not answer
-    as the original does or INT8 loses more than it may; nothing is left behind then.
+    as the original does or INT8 loses more than it may, `BadData` for a limit that the network
+    cannot be held to; nothing is left behind then.
     """
     _check_packages(targets)
     _check_labelled(source, int8)
@@ -219,12 +222,16 @@ def convert(
                 folder, source, images, targets, int8, progress, seed=calibration.seed
             )
         _warn_of_float(quantizations, progress)
-        _write_labels(source.labels, folder / LABELS)
+        outputs = _outputs(source)
+        if source.labels:
+            _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, images, forms, progress)
-        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
+        _check(folder, artifacts, source, outputs, images, forms, progress)
+        golden = _write_golden(
+            folder, source, outputs, images, artifacts, forms, quantizations, progress
+        )
         paths = [
-            LABELS,
+            *((LABELS,) if source.labels else ()),
             *((QUANTIZATION,) if integer else ()),
             *(golden.paths if golden else ()),
             *(path for artifact in artifacts for path in artifact.files),
@@ -238,6 +245,7 @@ def convert(
                 mean=source.mean,
                 std=source.std,
                 preprocessing=source.preprocessing,
+                outputs=outputs,
                 labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
@@ -264,6 +272,12 @@ def _check_labelled(source: Source, int8: Int8Options) -> None:
     """Raise before the work what a limit for accuracy could not be judged by."""
     if int8.max_drop_points is None:
         return
+    if not source.graph.is_classifier:
+        names = ", ".join(source.graph.outputs.values())
+        raise BadData(
+            f"{source.name}: is no classifier (its outputs are {names}), and --max-drop needs one; "
+            "use --min-sqnr"
+        )
     if not source.model.trained:
         raise UsageError(
             "--max-drop: the weights are random, so their accuracy means nothing; use --min-sqnr, "
@@ -437,11 +451,12 @@ def _judged(
         float_layers=form.float_layers,
         method=recipe.summary(),
         sqnr_db=found.sqnr_db,
-        agreement_right=found.top1.right,
-        images=found.top1.n,
+        agreement_right=found.top1.right if isinstance(found, Agreement) else None,
+        images=len(judges.images),
         judged_on=judges.on,
         weighted_layers=len(form.calibrated.reference.weighted()),
         limits=tuple(limit.result_of(form) for limit in limits),
+        cosine=found.cosine,
     )
 
 
@@ -478,6 +493,7 @@ def _check(
     folder: Path,
     artifacts: Sequence[Artifact],
     source: Source,
+    outputs: Sequence[Output],
     images: CalibrationImages,
     forms: Mapping[str, Form],
     progress: Progress,
@@ -492,9 +508,10 @@ def _check(
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
     expected = source.answers(np.concatenate(inputs))
-    _check_reading(source, inputs, expected)
+    names = [output.name for output in outputs]
+    _check_reading(source, outputs, inputs, expected)
     simulated = {
-        name: agreement(simulate.logits(form.quantized, inputs), expected).sqnr_db
+        name: closeness(simulate.answers(form.quantized, inputs), expected).sqnr_db
         for name, form in forms.items()
     }
     for artifact in artifacts:
@@ -504,38 +521,75 @@ def _check(
             progress.warn(f"{artifact.label} is not checked: {error}")
             continue
         with closing(session):
-            found = np.stack([session.run(image)["logits"][0] for image in inputs])
-        flat = found.shape[1] > 1 and (np.ptp(found, axis=1) == 0).any()
-        if flat or not np.isfinite(found).all():
-            raise ConversionFailed(
-                f"{artifact.label}: its logits are constant or not finite on real images, so it is "
-                "not written; check the weights and the calibration images"
-            )
-        worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
-        if artifact.precision is Precision.FLOAT32 and worst > allowed:
-            raise ConversionFailed(
-                f"{artifact.label}: a logit differs from {source.original} by {worst:.2g}, allowed "
-                f"are {allowed:.2g}"
-            )
+            found = np.stack([runtimes.answer(session, image, names) for image in inputs])
+        parts = zip(names, split(found, outputs), split(expected, outputs), strict=True)
+        for name, ours, theirs in parts:
+            _check_output(artifact, name, ours, theirs, source.original)
         meant = simulated.get(artifact.quantization or "")
-        sqnr_db = agreement(found, expected).sqnr_db
+        sqnr_db = closeness(found, expected).sqnr_db
         if meant is not None and sqnr_db is not None and sqnr_db < min(meant, NEAR_DB) - STRAY_DB:
             raise ConversionFailed(
-                f"{artifact.label}: its logits are {sqnr_db:.1f} dB from {source.original}'s where "
-                f"its numbers mean {meant:.1f} dB, so {artifact.runtime} does not compute what the "
-                "file says; leave it out with --runtime and --precision, and report the network"
+                f"{artifact.label}: its {_listed(names)} are {sqnr_db:.1f} dB from "
+                f"{source.original}'s where its numbers mean {meant:.1f} dB, so {artifact.runtime} "
+                "does not compute what the file says; leave it out with --runtime and --precision, "
+                "and report the network"
             )
         done()
 
 
-def _check_reading(source: Source, inputs: Sequence[UInt8Array], expected: Float32Array) -> None:
+def _outputs(source: Source) -> tuple[Output, ...]:
+    shapes = source.graph.output_shapes
+    return tuple(
+        Output(name=name, shape=shapes[name], layer=layer)
+        for layer, name in source.graph.outputs.items()
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"outputs {', '.join(names)}"
+
+
+def _check_reading(
+    source: Source,
+    outputs: Sequence[Output],
+    inputs: Sequence[UInt8Array],
+    expected: Float32Array,
+) -> None:
     """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
-    worst = float(np.abs(execute.logits(source.graph, inputs) - expected).max())
-    if worst > _allowed(expected):
+    found = execute.answers(source.graph, inputs)
+    for output, ours, theirs in zip(
+        outputs, split(found, outputs), split(expected, outputs), strict=True
+    ):
+        worst, allowed = float(np.abs(ours - theirs).max()), _allowed(theirs)
+        if worst > allowed:
+            raise ConversionFailed(
+                f"{source.name}: edgenet's own reading of it differs from {source.original} by "
+                f"{worst:.2g} in a value of {output.name}, allowed are {allowed:.2g}; report the "
+                "network"
+            )
+
+
+def _check_output(
+    artifact: Artifact, name: str, found: Float32Array, expected: Float32Array, original: str
+) -> None:
+    """Hold one output, (pictures, values), against the original's."""
+    if _is_dead(found, expected) or not np.isfinite(found).all():
         raise ConversionFailed(
-            f"{source.name}: edgenet's own reading of it differs from {source.original} by "
-            f"{worst:.2g} a logit, allowed are {_allowed(expected):.2g}; report the network"
+            f"{artifact.label}: its {name} are constant or not finite on real images, so it is "
+            "not written; check the weights and the calibration images"
         )
+    worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
+    if artifact.precision is Precision.FLOAT32 and worst > allowed:
+        raise ConversionFailed(
+            f"{artifact.label}: a value of {name} differs from {original} by {worst:.2g}, allowed "
+            f"are {allowed:.2g}"
+        )
+
+
+def _is_dead(found: Float32Array, expected: Float32Array) -> bool:
+    """Tell whether an output is one value throughout where the original's is not, or always."""
+    still, meant = (np.ptp(values, axis=1) == 0 for values in (found, expected))
+    return found.shape[1] > 1 and bool((still & ~meant).any() or still.all())
 
 
 def _allowed(expected: Float32Array) -> float:
@@ -545,6 +599,7 @@ def _allowed(expected: Float32Array) -> float:
 def _write_golden(
     folder: Path,
     source: Source,
+    outputs: Sequence[Output],
     images: CalibrationImages,
     artifacts: Sequence[Artifact],
     forms: Mapping[str, Form],
@@ -553,21 +608,25 @@ def _write_golden(
 ) -> GoldenFiles | None:
     """Write a few pictures with every artefact's answers, for `edgenet verify`."""
     asked = images.asked()
-    logits = execute.logits(source.graph, [images.inputs[index] for index in asked])
-    chosen = [images.samples[asked[pick]] for pick in choose_pictures(logits)]
+    picks = spread_pictures(len(asked))
+    if source.graph.is_classifier:
+        logits = execute.answers(source.graph, [images.inputs[index] for index in asked])
+        picks = choose_pictures(logits)
+    chosen = [images.samples[asked[pick]] for pick in picks]
     return write_golden(
         folder,
         [(sample.name, sample.read()) for sample in chosen],
         source.preprocessing,
         artifacts,
+        outputs=outputs,
         quantizations=quantizations,
-        output_steps={name: form.output_step for name, form in forms.items()},
+        output_steps={name: form.output_steps for name, form in forms.items()},
         on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
 
 
 def _decibel(sqnr_db: float | None) -> float:
-    """Return an SQNR as a number: bit-identical logits have no noise."""
+    """Return an SQNR as a number: bit-identical outputs have no noise."""
     return float("inf") if sqnr_db is None else sqnr_db
 
 

@@ -7,7 +7,7 @@ may fold what it reads and so would change names and weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,20 @@ BOUNDS = {"Clip", "Relu"}
 
 
 def read_reference(
-    path: Path, mean: tuple[float, ...], std: tuple[float, ...], *, output: str = LOGITS
+    path: Path, mean: tuple[float, ...], std: tuple[float, ...], *, last: str = LOGITS
 ) -> Graph:
     """Return the graph of a float32 ONNX file that edgenet wrote.
 
     `mean` and `std`, per channel in steps of the input byte, are those of the manifest beside it.
-    `output` names the last operator where the file does not: one without weights that is written
-    as a single node. Raises `BrokenBundle` for a file that is not such a one, `BadWeights` for one
-    that is no ONNX file at all.
+    `last` names the last operator where the file does not: in an older one, of which it is a single
+    node without weights. Raises `BrokenBundle` for a file that is not such a one, `BadWeights` for
+    one that is no ONNX file at all.
     """
     model, _ = load_model(path)
-    nodes = list(model.graph.node)
+    own = _give_own_names(model.graph.node)
+    nodes = [node for node in model.graph.node if not _gives_out_a_map(node)]
     first, rest = nodes[: len(NORMALISING)], nodes[len(NORMALISING) :]
+    turned = {node.output[0]: node.input[0] for node in model.graph.node if _gives_out_a_map(node)}
     if model.producer_name != PRODUCER or [node.op_type for node in first] != NORMALISING:
         raise BrokenBundle(
             f"{path}: is not a float32 file as this edgenet writes them, so the reference cannot "
@@ -73,23 +75,45 @@ def read_reference(
     )
     # Copied: torch takes no array that cannot be written to.
     constants = {t.name: np.array(numpy_helper.to_array(t)) for t in model.graph.initializer}
-    reading = _Reading(constants, output)
+    reading = _Reading(constants, last)
     try:
         operators = (normalise, *reading.operators(rest))
     except (KeyError, IndexError) as error:
         raise BrokenBundle(f"{path}: lacks {error} of one of its layers; {AGAIN}") from None
     size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    outputs = [output.name for output in model.graph.output]
+    makers = {turned.get(name) or own.get(name) or operators[-1].name: name for name in outputs}
     return Graph(
-        name=model.graph.name, operators=operators, shapes=infer_shapes(operators, (3, size, size))
+        name=model.graph.name,
+        operators=operators,
+        shapes=infer_shapes(operators, (3, size, size)),
+        outputs=makers,
     )
+
+
+def _give_own_names(nodes: Iterable[Any]) -> Mapping[str, str]:
+    """Call each tensor as its node is called; return the new names of those that had others.
+
+    These are the vectors that leave: the file has them under the names of its outputs.
+    """
+    own = {node.output[0]: node.name for node in nodes if node.name != node.output[0]}
+    for node in nodes:
+        node.input[:] = [own.get(name, name) for name in node.input]
+        node.output[:] = [own.get(name, name) for name in node.output]
+    return own
+
+
+def _gives_out_a_map(node: Any) -> bool:
+    """Tell whether a node turns a map to leave with its channels last."""
+    return bool(node.op_type == "Transpose" and list(node.attribute[0].ints) == [0, 2, 3, 1])
 
 
 class _Reading:
     """The walk over the nodes behind the normalisation."""
 
-    def __init__(self, constants: Mapping[str, npt.NDArray[Any]], output: str) -> None:
+    def __init__(self, constants: Mapping[str, npt.NDArray[Any]], last: str) -> None:
         self.constants = constants
-        self.last = output
+        self.last = last
 
     def operators(self, nodes: list[Any]) -> list[Operator]:
         """Return the operators of `nodes`, of which one or two make each."""
@@ -107,7 +131,7 @@ class _Reading:
         return KINDS[node.op_type](self, node, end, attributes)
 
     def _name(self, node: Any, end: Any | None) -> str:
-        """Return the name that the graph gave an operator; the last one's output is `logits`."""
+        """Return the name that the graph gave an operator; an older file says `logits` of one."""
         made = str(node.output[0])
         if end is not None:
             return made.removesuffix(LINEAR).removesuffix(MAP)

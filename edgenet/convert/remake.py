@@ -65,7 +65,7 @@ def remake(
     quantization = _quantization(bundle, form_name)
     written = _written(bundle)
     wanted = written["forms"][quantization.name]
-    source = reference_of(bundle, output=_last_tensor(wanted))
+    source = reference_of(bundle, last=_last_tensor(wanted))
     recipe = parse_recipe(json.dumps(written["recipe"]), origin=str(bundle.root / QUANTIZATION))
     images = find_images(bundle, calibration, progress)
     assert bundle.calibration is not None
@@ -111,10 +111,10 @@ def remake(
     )
 
 
-def reference_of(bundle: Bundle, *, output: str = LOGITS) -> Source:
+def reference_of(bundle: Bundle, *, last: str = LOGITS) -> Source:
     """Return what a bundle was converted from, as far as its float32 ONNX file holds it.
 
-    `output` names the last operator where the file does not. Raises `BadData` without that file.
+    `last` names the last operator where an older file does not. Raises `BadData` without that file.
     """
     artifact = next((a for a in bundle.artifacts if _is_onnx(a, Precision.FLOAT32)), None)
     if artifact is None:
@@ -122,11 +122,11 @@ def reference_of(bundle: Bundle, *, output: str = LOGITS) -> Source:
             f"{bundle.root}: has no float32 ONNX file, which is the reference; convert again with "
             "--runtime onnxruntime among the runtimes and float32 among the precisions"
         )
-    graph = read_reference(bundle.path(artifact), bundle.mean, bundle.std, output=output)
+    graph = read_reference(bundle.path(artifact), bundle.mean, bundle.std, last=last)
     return Source(
         name=bundle.name,
         graph=graph,
-        answers=lambda pictures: execute.logits(graph, [picture[None] for picture in pictures]),
+        answers=lambda pictures: execute.answers(graph, [picture[None] for picture in pictures]),
         original="the float32 ONNX file",
         mean=bundle.mean,
         std=bundle.std,
@@ -216,7 +216,7 @@ def _written(bundle: Bundle) -> Any:
 
 
 def _last_tensor(wanted: Mapping[str, Any]) -> str:
-    """Return the last tensor of a form: the output's name, where the ONNX file cannot tell it."""
+    """Return the last tensor of a form: a classifier's output, where an older file keeps it."""
     return next(reversed(wanted["tensors"]), LOGITS)
 
 

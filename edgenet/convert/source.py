@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from edgenet.bundle import Model
 from edgenet.errors import BadData
-from edgenet.graph import Float32Array, Graph, Normalise
+from edgenet.graph import LOGITS, Float32Array, Graph, Normalise
 from edgenet.models.fold import fold
 from edgenet.models.onnx_file import ImportedModel, import_onnx, run_file
 from edgenet.models.weights import ARCHITECTURE, Reference
@@ -29,7 +29,8 @@ class Source:
     """For file names."""
     graph: Graph
     answers: Callable[[UInt8Array], Float32Array]
-    """The original's own logits (N, classes) for (N, H, W, 3) uint8 RGB: what files must answer."""
+    """What files must answer: the original's own outputs one after the other, (N, values), for
+    (N, H, W, 3) uint8 RGB; maps with their channels last."""
     original: str
     """What gives these answers, for messages."""
     mean: tuple[float, ...]
@@ -38,6 +39,7 @@ class Source:
     """Per channel, in steps of the input byte."""
     preprocessing: Preprocessing
     labels: tuple[str, ...]
+    """Empty for what is no classifier."""
     licence: str
     model: Model
     notes: tuple[str, ...] = ()
@@ -86,15 +88,24 @@ def of_onnx(
     resolution: int | None,
     crop_fraction: float,
     labels: tuple[str, ...] | None,
+    outputs: Sequence[str] = (),
 ) -> Source:
-    """Return the classifier in an ONNX file; without `labels` its classes are numbered.
+    """Return the network in an ONNX file; without `labels` the classes of one are numbered.
 
-    `mean` and `std` in steps of the byte. Raises `BadWeights` or `UnsupportedOperator` for a file
-    that is no classifier or holds what no graph can, `BadData` for another number of labels.
+    `mean` and `std` in steps of the byte, `outputs` the file's outputs to take, all if none is
+    named. Raises `BadWeights` or `UnsupportedOperator` for a file that takes no image or holds what
+    no graph can, `BadData` for labels that are not as many as classes.
     """
-    imported = import_onnx(path, mean=mean, std=std, resolution=resolution)
-    if labels is not None and len(labels) != imported.classes:
-        raise BadData(f"{path}: has {imported.classes} classes, but --labels names {len(labels)}")
+    imported = import_onnx(path, mean=mean, std=std, resolution=resolution, outputs=outputs)
+    classes = imported.graph.output_shapes[LOGITS][1] if imported.graph.is_classifier else None
+    if labels is not None and classes is None:
+        names = ", ".join(imported.graph.outputs.values())
+        raise BadData(
+            f"{path}: is no classifier (its outputs are {names}), so --labels has nothing to name; "
+            "leave it out, or choose a classifier's output with --take"
+        )
+    if labels is not None and len(labels) != classes:
+        raise BadData(f"{path}: has {classes} classes, but --labels names {len(labels)}")
 
     def answers(images: UInt8Array) -> Float32Array:
         return run_file(imported, path, images)
@@ -111,19 +122,19 @@ def of_onnx(
         mean=_decimals(normalise.mean),
         std=_decimals(normalise.std),
         preprocessing=Preprocessing(resolution=imported.resolution, crop_fraction=crop_fraction),
-        labels=labels or tuple(f"class {number}" for number in range(imported.classes)),
+        labels=labels or tuple(f"class {number}" for number in range(classes or 0)),
         licence="not stated",
-        model=_model(imported, path),
+        model=_model(imported, path, classes),
         notes=imported.notes,
     )
 
 
-def _model(imported: ImportedModel, path: Path) -> Model:
+def _model(imported: ImportedModel, path: Path, classes: int | None) -> Model:
     return Model(
         architecture=imported.graph.name,
         width_multiplier=None,
         resolution=imported.resolution,
-        num_classes=imported.classes,
+        num_classes=classes,
         activation=None,
         padding=None,
         weights=path.name,

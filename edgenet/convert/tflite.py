@@ -1,9 +1,10 @@
 """The TFLite file of a network: float32, float16 weights, or INT8 as a `QuantizedGraph` says.
 
 A `Graph` is written as a `QuantizedGraph` in which nothing is quantised, so there is one way
-through this module. The input is `image`, uint8 (1, H, W, 3) RGB, the output `logits`, float32
-(1, classes), under the signature `serving_default`. To add an operator of the graph: one function
-beside `_convolution`, one case in `_add`. How tensors are held is `tflite_file.py`.
+through this module. The input is `image`, uint8 (1, H, W, 3) RGB, the outputs are the graph's,
+float32 (1, C) or (1, H, W, C), under the signature `serving_default`. To add an operator of the
+graph: one function beside `_convolution`, one case in `_add`. How tensors are held is
+`tflite_file.py`.
 
 Knows nothing of networks, calibration and bundles.
 """
@@ -31,7 +32,6 @@ from edgenet.convert.tflite_file import (
 )
 from edgenet.graph import (
     IMAGE,
-    LOGITS,
     Activate,
     Add,
     Affine,
@@ -116,12 +116,17 @@ def _bytes(
         _add(file, op)
         if op.name in quantized.tensors:
             file.keep_8_bits_only(op.name)
-    logits = file.tensor(graph.output, FLOAT32)
-    file.tensors[logits].name = LOGITS
+    outputs = {name: file.tensor(tensor, FLOAT32) for tensor, name in graph.outputs.items()}
+    for name, number in outputs.items():
+        file.tensors[number].name = name
     (image,) = (n for n, tensor in enumerate(file.tensors) if tensor.name == IMAGE)
     _, height, width = graph.shapes[IMAGE]
     record = tflite_metadata.metadata(
-        description, height=height, width=width, image_affine=_image_affine(quantized)
+        description,
+        height=height,
+        width=width,
+        image_affine=_image_affine(quantized),
+        outputs=tuple(outputs),
     )
     properties = json.dumps(description.properties(), sort_keys=True, ensure_ascii=False)
     model = tfl.ModelT(
@@ -143,7 +148,7 @@ def _bytes(
                 name="main",
                 tensors=file.tensors,
                 inputs=np.array([image], np.int32),
-                outputs=np.array([logits], np.int32),
+                outputs=np.array(list(outputs.values()), np.int32),
                 operators=file.operators,
             )
         ],
@@ -151,7 +156,10 @@ def _bytes(
             tfl.SignatureDefT(
                 signatureKey=SIGNATURE,
                 inputs=[tfl.TensorMapT(name=IMAGE, tensorIndex=image)],
-                outputs=[tfl.TensorMapT(name=LOGITS, tensorIndex=logits)],
+                outputs=[
+                    tfl.TensorMapT(name=name, tensorIndex=number)
+                    for name, number in outputs.items()
+                ],
             )
         ],
         metadata=[

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 
 import flatbuffers
 import numpy as np
@@ -50,16 +51,18 @@ _Field = (
 
 
 def metadata(
-    description: Description, *, height: int, width: int, image_affine: Affine | None
+    description: Description,
+    *,
+    height: int,
+    width: int,
+    image_affine: Affine | None,
+    outputs: Sequence[str],
 ) -> bytes:
-    """Return the ModelMetadata record of a classifier from `image` to `logits`.
+    """Return the ModelMetadata record of a network from `image` to `outputs`.
 
     `height` and `width` are the image's, in pixels. `image_affine` is how the file's input tensor
     is quantised, None where its bytes mean themselves.
     """
-    labels = _Table(  # AssociatedFile: name, description, type, locale
-        LABELS_FILE, "One label for each logit, in order.", TENSOR_AXIS_LABELS, None
-    )
     image = _Table(  # TensorMetadata: see `_tensor_metadata` for the fields
         IMAGE,
         f"RGB picture of {width} x {height} pixels as bytes, 0 to 255. "
@@ -75,21 +78,13 @@ def metadata(
         _Table(_floats(255), _floats(0)),  # Stats: max, min
         None,
     )
-    logits = _Table(
-        LOGITS,
-        "One score for each label, before softmax.",
-        None,
-        _Table(FEATURE_PROPERTIES, _Table(), None),
-        None,
-        None,
-        [labels],
-    )
     # SubGraphMetadata: name, description, input_tensor_metadata, output_tensor_metadata
-    subgraph = _Table(None, None, [image], [logits])
+    given = [_logits()] if description.labels else [_values(name) for name in outputs]
+    subgraph = _Table(None, None, [image], given)
+    what = f"classifier with {len(description.labels)} labels" if description.labels else "network"
     record = _Table(
         description.name,
-        f"Image classifier with {len(description.labels)} labels, "
-        f"written by edgenet {description.version}.",
+        f"Image {what}, written by edgenet {description.version}.",
         description.version,
         [subgraph],
         None,  # author
@@ -103,7 +98,12 @@ def metadata(
 
 
 def append_labels(model: bytes, labels: tuple[str, ...]) -> bytes:
-    """Return `model` with an uncompressed zip archive behind it: labels.txt, one label a line."""
+    """Return `model` with an uncompressed zip archive behind it: labels.txt, one label a line.
+
+    Without labels it is `model` itself.
+    """
+    if not labels:
+        return model
     file = io.BytesIO(model)
     # A fixed date, system and mode: the bytes depend on the labels alone.
     entry = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
@@ -112,6 +112,23 @@ def append_labels(model: bytes, labels: tuple[str, ...]) -> bytes:
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(entry, "".join(f"{label}\n" for label in labels).encode())
     return file.getvalue()
+
+
+def _logits() -> _Table:
+    """Return the TensorMetadata of a classifier's output."""
+    labels = _Table(  # AssociatedFile: name, description, type, locale
+        LABELS_FILE, "One label for each logit, in order.", TENSOR_AXIS_LABELS, None
+    )
+    features = _Table(FEATURE_PROPERTIES, _Table(), None)
+    text = "One score for each label, before softmax."
+    return _Table(LOGITS, text, None, features, None, None, [labels])
+
+
+def _values(output: str) -> _Table:
+    """Return the TensorMetadata of any other output."""
+    features = _Table(FEATURE_PROPERTIES, _Table(), None)
+    text = "Values as the network makes them; of a map, height x width x channels."
+    return _Table(output, text, None, features, None, None)
 
 
 def _normalization(affine: Affine | None) -> _Table:

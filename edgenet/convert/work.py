@@ -18,6 +18,7 @@ from edgenet.graph import (
     Normalise,
     Operator,
     Pool,
+    Select,
     Weighted,
     inputs_of,
     is_depthwise,
@@ -35,6 +36,7 @@ KINDS: dict[type, str] = {
     Add: "add",
     Multiply: "multiply",
     Concatenate: "concatenate",
+    Select: "channel selection",
 }
 
 

@@ -48,8 +48,9 @@ def classify(
     """Yield the `count` best labels of each picture, by the first artefact whose runtime is there.
 
     A picture that cannot be read yields its error, so that the others are still labelled. Raises
-    `MissingExtra` when no runtime is installed.
+    `BadData` for a bundle that is no classifier, `MissingExtra` when no runtime is installed.
     """
+    bundle.require_classifier("classify")
     artifact, session = _load_first(bundle, artifacts, threads)
     with closing(session):
         for file in files:

@@ -77,10 +77,11 @@ def evaluate(
 ) -> Evaluation:
     """Return accuracy and agreement of `artifacts` over `dataset`; without labels, agreement.
 
-    Raises `BadData` when a label is not the bundle's, a picture is one that INT8 was calibrated on,
-    or no picture can be read; `MissingExtra` when a runtime of `required`, or every runtime, is not
-    installed.
+    Raises `BadData` when the bundle is no classifier, a label is not the bundle's, a picture is one
+    that INT8 was calibrated on, or no picture can be read; `MissingExtra` when a runtime of
+    `required`, or every runtime, is not installed.
     """
+    bundle.require_classifier("evaluate")
     accepted = accepted_in(dataset, bundle.labels)
     _check_disjoint(bundle, dataset)
     with ExitStack() as stack:

@@ -35,7 +35,7 @@ def profile_layers(
     Raises `RuntimeRefused` where the runtime gives no way to tell.
     """
     with Launch(artifact.runtime, bundle.path(artifact), threads=threads, images=images) as launch:
-        times = fold(launch.operators(runs=runs), bundle.layers)
+        times = fold(launch.operators(runs=runs), bundle.layers, bundle.outputs)
     int8_layers = _int8_layers(bundle, artifact)
     return Layers(
         times=times,

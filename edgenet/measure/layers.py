@@ -6,15 +6,17 @@ runtime adds between layers (transposes, reorders, conversions) belongs to none 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-from edgenet.bundle import LayerWork
+from edgenet.bundle import LayerWork, Output
 from edgenet.graph import LOGITS
 from edgenet.runtimes import OperatorTime, OperatorTimes
 
 BETWEEN = "(between layers)"
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 MARKS = "./_"
 """Characters that may follow a layer's name in an operator's."""
 
@@ -48,12 +50,15 @@ class LayerTimes:
         return sum(layer.duration_ms or 0.0 for layer in self.layers)
 
 
-def fold(found: OperatorTimes, layers: Sequence[LayerWork]) -> LayerTimes:
-    """Return the time of each layer that any operator is named after."""
+def fold(
+    found: OperatorTimes, layers: Sequence[LayerWork], outputs: Sequence[Output] = ()
+) -> LayerTimes:
+    """Return the time of each layer that any operator is named after, or after its output."""
     names = [layer.name for layer in layers]
+    made_by = {output.name: output.layer for output in outputs if output.layer in names}
     owned: dict[str, list[OperatorTime]] = {name: [] for name in (*names, BETWEEN)}
     for time in found.times:
-        owned[owner(time.operator.name, names)].append(time)
+        owned[owner(time.operator.name, names, made_by)].append(time)
     return LayerTimes(
         by=found.by,
         layers=tuple(_layer(name, operators) for name, operators in owned.items() if operators),
@@ -61,10 +66,15 @@ def fold(found: OperatorTimes, layers: Sequence[LayerWork]) -> LayerTimes:
     )
 
 
-def owner(operator: str, layers: Sequence[str]) -> str:
-    """Return the layer that an operator is named after, the longest name that fits."""
-    # The last layer's output is what every artefact calls logits.
-    aliases = {**{name: name for name in layers}, LOGITS: layers[-1]} if layers else {}
+def owner(operator: str, layers: Sequence[str], made_by: Mapping[str, str] = NO_NAMES) -> str:
+    """Return the layer that an operator is named after, the longest name that fits.
+
+    `made_by` names the layers that make the outputs, by what every artefact calls these; the last
+    layer's is `logits` where it says nothing.
+    """
+    own = {name: name for name in layers}
+    last = {LOGITS: layers[-1]} if layers and not made_by else {}
+    aliases = {**last, **made_by, **own}
     fitting = [
         name
         for name in aliases

@@ -16,6 +16,7 @@ from edgenet.preprocess import read_picture
 
 DATA_OF_WEIGHTS = {"imagenet": "photographs", "fashion-mnist": "fashion-mnist"}
 """Which built-in data fit which built-in weights."""
+NO_CLASSIFIER = "it is no classifier"
 
 
 def pictures_for(bundle: Bundle) -> Dataset:

@@ -1,6 +1,6 @@
 """Verification: does every artefact of a bundle answer here as it did on the host?
 
-The golden pictures go the whole way, from the JPEG file through the preprocessing to the logits.
+The golden pictures go the whole way, from the JPEG file through the preprocessing to the outputs.
 Needs no labels and no reference; what the answers are worth is `evaluate`'s question.
 """
 
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgenet import runtimes
-from edgenet.bundle import Artifact, Bundle
+from edgenet.bundle import Artifact, Bundle, Output
 from edgenet.errors import BrokenBundle, MissingExtra, RuntimeRefused
-from edgenet.golden import Expected, GoldenVectors, Tolerance, prepare_pictures, read_golden
+from edgenet.golden import (
+    Expected,
+    GoldenVectors,
+    Tolerance,
+    prepare_pictures,
+    read_golden,
+    split,
+)
 from edgenet.measure.accuracy import Proportion
 from edgenet.preprocess import UInt8Array, pixels_sha256
 from edgenet.runtimes import Float32Array
@@ -35,14 +42,17 @@ class Verdict:
     """One artefact here against itself on the host."""
 
     artifact: Artifact
+    output: str
+    """The one that comes nearest to its tolerance, or passes it by most."""
     tolerance: Tolerance
+    """Of that output."""
     device: str | None
     """None, as the version, the top-1 and the difference, where it did not load."""
     version: str | None
     top1: Proportion | None
-    """Pictures with the host's best class."""
+    """Pictures with the host's best class; None for what is no classifier."""
     max_difference: float | None
-    """Largest absolute difference of a logit; None where no number can tell."""
+    """Largest absolute difference of the output's values; None where no number can tell."""
     failure: str | None
     """What is wrong; None when it holds."""
 
@@ -132,61 +142,109 @@ def _judge(
     threads: int,
 ) -> Verdict:
     """Run one artefact; one that its runtime refuses fails, one without a runtime raises."""
+    names = [output.name for output in bundle.outputs]
     try:
         session = runtimes.load(artifact.runtime, bundle.path(artifact), threads=threads)
         with closing(session):
-            found = np.stack([session.run(image)["logits"][0] for image in images])
-    except (RuntimeRefused, ValueError) as error:  # ValueError: it takes other images
+            found = np.stack([runtimes.answer(session, image, names) for image in images])
+    except (RuntimeRefused, ValueError) as error:  # ValueError: it takes or makes something else
         return Verdict(
             artifact=artifact,
-            tolerance=expected.tolerance,
+            output=names[0],
+            tolerance=expected.tolerances[0],
             device=None,
             version=None,
             top1=None,
             max_difference=None,
             failure=str(error),
         )
-    return compare(artifact, expected, found, device=session.device, version=session.version)
-
-
-def compare(
-    artifact: Artifact, expected: Expected, found: Float32Array, *, device: str, version: str
-) -> Verdict:
-    """Return the verdict on (pictures, classes) logits found here."""
-    top1 = worst = None
-    if found.shape == expected.logits.shape:
-        right = int((found.argmax(axis=1) == expected.logits.argmax(axis=1)).sum())
-        top1 = Proportion(right=right, n=len(found))
-        difference = float(np.abs(found.astype(np.float64) - expected.logits).max())
-        worst = difference if np.isfinite(difference) else None
-    return Verdict(
-        artifact=artifact,
-        tolerance=expected.tolerance,
-        device=device,
-        version=version,
-        top1=top1,
-        max_difference=worst,
-        failure=_failure(artifact, expected, found, top1, worst),
+    return compare(
+        bundle, artifact, expected, found, device=session.device, version=session.version
     )
 
 
-def _failure(
+def compare(
+    bundle: Bundle,
     artifact: Artifact,
     expected: Expected,
     found: Float32Array,
-    top1: Proportion | None,
-    worst: float | None,
-) -> str | None:
-    """Return what is wrong with an artefact's logits, the plainest first."""
-    if top1 is None:
-        return f"gives logits of shape {found.shape}, the host's were {expected.logits.shape}"
-    if worst is None:
-        return "gives logits that are not finite"
-    limit = expected.tolerance
-    if worst > limit.largest:
-        return f"a logit differs by {worst:.3g}, allowed are {limit.largest:.3g} ({limit.reason})"
-    if top1.right < top1.n:
+    *,
+    device: str,
+    version: str,
+) -> Verdict:
+    """Return the verdict on (pictures, values) found here."""
+    differences = _differences(bundle.outputs, expected, found)
+    worst = max(differences, key=_share)
+    comparable = found.shape == expected.values.shape
+    top1 = _top1(expected.values, found) if bundle.is_classifier and comparable else None
+    failure = (
+        _failure(worst, top1)
+        if comparable
+        else f"gives values of shape {found.shape}, the host's were {expected.values.shape}"
+    )
+    if failure is None and artifact.sha256 != expected.sha256:
+        failure = "is not the file that the host ran, though it answers alike"
+    return Verdict(
+        artifact=artifact,
+        output=worst.output,
+        tolerance=worst.tolerance,
+        device=device,
+        version=version,
+        top1=top1,
+        max_difference=worst.largest if np.isfinite(worst.largest) else None,
+        failure=failure,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Difference:
+    """How far one output is from the host's."""
+
+    output: str
+    tolerance: Tolerance
+    largest: float
+    """Infinite where no number can tell."""
+
+
+def _differences(
+    outputs: Sequence[Output], expected: Expected, found: Float32Array
+) -> tuple[_Difference, ...]:
+    if found.shape == expected.values.shape:
+        apart = split(np.abs(found.astype(np.float64) - expected.values), outputs)
+    else:
+        apart = [np.full(1, np.inf) for _ in outputs]
+    return tuple(
+        _Difference(
+            output=output.name,
+            tolerance=tolerance,
+            largest=float(np.nan_to_num(part, nan=np.inf).max()),
+        )
+        for output, tolerance, part in zip(outputs, expected.tolerances, apart, strict=True)
+    )
+
+
+def _share(difference: _Difference) -> float:
+    """Return a difference as a share of what is allowed; where nothing is, any is infinite."""
+    if difference.tolerance.largest:
+        return difference.largest / difference.tolerance.largest
+    return np.inf if difference.largest else 0.0
+
+
+def _top1(expected: Float32Array, found: Float32Array) -> Proportion:
+    same = found.argmax(axis=1) == expected.argmax(axis=1)
+    return Proportion(right=int(same.sum()), n=len(same))
+
+
+def _failure(worst: _Difference, top1: Proportion | None) -> str | None:
+    """Return what is wrong with an artefact's values, the plainest first."""
+    if not np.isfinite(worst.largest):
+        return f"gives {worst.output} that are not finite"
+    limit = worst.tolerance
+    if worst.largest > limit.largest:
+        return (
+            f"a value of {worst.output} differs by {worst.largest:.3g}, allowed are "
+            f"{limit.largest:.3g} ({limit.reason})"
+        )
+    if top1 is not None and top1.right < top1.n:
         return f"another best class on {top1.n - top1.right} of {top1.n} pictures"
-    if artifact.sha256 != expected.sha256:
-        return "is not the file that the host ran, though it answers alike"
     return None

@@ -31,6 +31,7 @@ from edgenet.measure.evaluate import Evaluation, evaluate
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
 from edgenet.measure.launch import Block, Launch, Opened
 from edgenet.measure.profile import NULL, Step, shown_images
+from edgenet.measure.quality import NO_CLASSIFIER
 from edgenet.measure.statistics import BEYOND
 from edgenet.measure.stored import Document, Prediction, Record, unmeasured
 from edgenet.measure.timing import Rules
@@ -139,15 +140,16 @@ def versus(
     new: Side,
     plan: Plan,
     *,
-    dataset: Dataset,
+    dataset: Dataset | None,
     place: Place,
     command: Sequence[str],
     step: Step,
 ) -> Comparison:
     """Return what changed from `base` to `new`, whole or as far as Ctrl-C let it come.
 
-    The answers are those on `dataset`. Raises `NotComparable` when the sides do not see the same
-    pixels or have no artefact in common, `RuntimeRefused` when nothing that they share runs here.
+    The answers are those on `dataset`; bundles that are no classifiers need none. Raises
+    `NotComparable` when the sides do not see the same pixels or have no artefact in common,
+    `RuntimeRefused` when nothing that they share runs here.
     """
     _check_same_pixels(base.bundle, new.bundle)
     matched, only_base, only_new = _match(base, new)
@@ -347,7 +349,7 @@ def _p95_ms(samples_ns: Sequence[Sequence[int]]) -> tuple[float, float] | None:
 
 
 def _answers(
-    base: Bundle, new: Bundle, outcome: _Outcome, dataset: Dataset, step: Step
+    base: Bundle, new: Bundle, outcome: _Outcome, dataset: Dataset | None, step: Step
 ) -> tuple[Evaluation, Evaluation] | str:
     """Return the answers of both sides on the same pictures, or why there are none."""
     ran = [timed.match for timed in outcome.timed if timed.match.new.runtime != NULL]
@@ -357,6 +359,8 @@ def _answers(
         return "nothing is computed"
     if base.labels != new.labels:
         return OTHER_LABELS
+    if dataset is None or not base.is_classifier:
+        return NO_CLASSIFIER
     done = step(f"answers on {dataset.name}", total=2 * len(dataset.samples))
     before = tuple(dict.fromkeys(match.base for match in ran))
     after = tuple(dict.fromkeys(match.new for match in ran))

@@ -8,7 +8,7 @@ activation `unit`, and x times it is a hard-swish. Knows nothing of files; needs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -79,9 +79,9 @@ class Assembly:
             return op.function != "hard_swish"
         return getattr(op, "activation", None) is not None
 
-    def finished(self, output: str) -> tuple[Operator, ...]:
-        """Return the operators that `output` depends on, the first one in any case."""
-        needed = {output, next(iter(self.operators))}
+    def finished(self, outputs: Iterable[str]) -> tuple[Operator, ...]:
+        """Return the operators that `outputs` depend on, the first one in any case."""
+        needed = {*outputs, next(iter(self.operators))}
         for op in reversed(self.operators.values()):
             if op.name in needed:
                 needed.update(inputs_of(op))

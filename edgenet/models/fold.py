@@ -8,6 +8,7 @@ from torch import nn
 
 from edgenet.graph import (
     IMAGE,
+    LOGITS,
     Convolution,
     Float32Array,
     FullyConnected,
@@ -63,6 +64,7 @@ def fold(
         name=name,
         operators=tuple(operators),
         shapes=infer_shapes(tuple(operators), (3, size, size)),
+        outputs={operators[-1].name: LOGITS},
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgenet.errors import UnsupportedOperator
 from edgenet.graph import (
     IMAGE,
     LOGITS,
@@ -31,8 +32,8 @@ from edgenet.graph import (
     same_padding,
 )
 from edgenet.models.assembly import NO_PAD, Assembly, Float64Array, clip_activation, float32
-from edgenet.models.onnx_names import Names
-from edgenet.models.onnx_nodes import Network, Node
+from edgenet.models.onnx_names import NO_CLASSES, Names
+from edgenet.models.onnx_nodes import FileOutput, Network, Node
 
 Pad = tuple[int, int, int, int]
 """(top, bottom, left, right)."""
@@ -57,8 +58,29 @@ class _View:
     """Zeros around the operator's output."""
 
 
-def lower(network: Network, normalise: Normalise) -> tuple[Operator, ...]:
-    """Return the operators from `normalise` to the logits.
+@dataclass(frozen=True, kw_only=True)
+class LoweredOutput:
+    """One output of the file in terms of the operators."""
+
+    name: str
+    """What artefacts call it."""
+    tensor: str
+    """The operator that makes it: (C,) or (C, H, W)."""
+    channels_last: bool
+    """Whether the file has it as (H, W, C)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lowered:
+    """A whole network."""
+
+    operators: tuple[Operator, ...]
+    outputs: tuple[LoweredOutput, ...]
+    """In the file's order."""
+
+
+def lower(network: Network, normalise: Normalise) -> Lowered:
+    """Return the operators from `normalise` to the outputs.
 
     Raises `UnsupportedOperator` naming the node that edgenet's operators cannot express.
     """
@@ -72,15 +94,17 @@ class _Lowering:
         self.network = network
         self.constants = network.constants
         self.readers = network.readers()
-        self.names = Names((IMAGE, LOGITS, normalise.name))
+        self.output_names = _output_names(network, Names((IMAGE, normalise.name)))
+        called = self.output_names.values()
+        self.names = Names((IMAGE, LOGITS, normalise.name, *called))
         side = network.resolution
         self.net = Assembly(normalise, (3, side, side), unique=self.names.unique)
         self.views: dict[str, _View] = {}
         image = network.input_name
         self._bind(image, normalise.name, channels_last=network.layout == "NHWC")
 
-    def run(self) -> tuple[Operator, ...]:
-        """Lower every node, then see that what leaves is one vector."""
+    def run(self) -> Lowered:
+        """Lower every node, then see that vectors and maps leave."""
         for node in self.network.nodes:
             if node.kind not in HANDLERS:
                 remedy = next(
@@ -90,13 +114,35 @@ class _Lowering:
         for node in self.network.nodes:
             self._require_shapes(node)
             HANDLERS[node.kind](self, node)
-        last = self.network.nodes[-1]
-        output = self.views[self.network.output_tensor]
-        if math.prod(output.shape) != max(output.shape):
-            raise last.refuse(f"the output is {_times(output.shape)}, not batch x classes")
-        name = self._vector(last, self.network.output_tensor)
-        assert name == next(reversed(self.net.operators))
-        return self.net.finished(name)
+        outputs = [self._output(output) for output in self.network.outputs]
+        names: dict[str, str] = {}
+        for output in outputs:
+            if output.tensor in names:
+                raise UnsupportedOperator(
+                    f"outputs {names[output.tensor]} and {output.name} have the same values (a "
+                    "softmax at the end is left out); choose one of them with --take"
+                )
+            names[output.tensor] = output.name
+        return Lowered(operators=self.net.finished(names), outputs=tuple(outputs))
+
+    def _output(self, output: FileOutput) -> LoweredOutput:
+        """Return a vector or a map that leaves the network."""
+        maker = next((n for n in self.network.nodes if output.made in n.outputs), None)
+        if maker is None or self._view(maker, output.made).operator == NORMALISED:
+            raise UnsupportedOperator(f"output {output.name!r} is the image itself")
+        view = self._unpadded(maker, output.made)
+        is_vector = math.prod(view.shape) == max(view.shape)
+        if not is_vector and len(view.shape) != 4:
+            raise maker.refuse(
+                f"makes the output {output.name!r}, {_times(view.shape)}; edgenet takes vectors, "
+                "batch x channels, and maps, batch x channels x H x W"
+            )
+        name = self.output_names[output.name]
+        if is_vector:
+            tensor = self._vector(maker, output.made)
+            return LoweredOutput(name=name, tensor=tensor, channels_last=False)
+        view = self._map(maker, output.made)
+        return LoweredOutput(name=name, tensor=view.operator, channels_last=view.channels_last)
 
     def _require_shapes(self, node: Node) -> None:
         for tensor in node.outputs:
@@ -821,7 +867,7 @@ TAKEN = ", ".join(
 OTHER = f"it takes {TAKEN}: replace it by some of these and export again"
 REMEDIES: Mapping[tuple[str, ...], str] = {
     ("LayerNormalization", "Erf", "Einsum", "RMSNormalization", "Attention"): (
-        "it belongs to transformers and to networks like ConvNeXt: take a classifier of "
+        "it belongs to transformers and to networks like ConvNeXt: take a network of "
         "convolutions with BatchNormalization"
     ),
     ("GroupNormalization", "InstanceNormalization", "LRN", "Pow"): (
@@ -832,9 +878,24 @@ REMEDIES: Mapping[tuple[str, ...], str] = {
     ),
     ("ArgMax", "TopK"): "export the network with its logits as the output, a number for each class",
     ("If", "Loop", "Scan"): "export without control flow, for one fixed shape of the input",
-    ("ConvTranspose", "Resize", "Upsample"): "it makes maps larger: edgenet takes classifiers",
+    ("ConvTranspose", "Resize", "Upsample"): (
+        "it makes maps larger: end the network before it, and enlarge what leaves"
+    ),
 }
 """What to do about operators that are often met; for others there is `OTHER`."""
+
+
+def _output_names(network: Network, names: Names) -> dict[str, str]:
+    """Return what artefacts call each of the file's outputs.
+
+    Nobody needs the file's name for the classes of a classifier: they are its logits.
+    """
+    only = network.outputs[0]
+    shape = network.shapes[only.made]
+    alone = len(network.outputs) == 1 and math.prod(shape) == max(shape)
+    if alone and not NO_CLASSES.search(only.name):
+        return {only.name: LOGITS}
+    return {output.name: names.of_output(output.name) for output in network.outputs}
 
 
 def _per_channel(

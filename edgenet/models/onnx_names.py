@@ -24,6 +24,11 @@ OPERATION = re.compile(
 )
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
+NO_CLASSES = re.compile(
+    "embed|descriptor|keypoint|landmark|^(features?|box(es)?|pose|depth)$", re.IGNORECASE
+)
+"""What is found in the name of a vector whose values stand for no classes."""
+
 
 class Names:
     """Names handed out once each."""
@@ -39,6 +44,10 @@ class Names:
     def of_step(self, node: Node) -> str:
         """Return a name for a node without weights."""
         return self.unique(_tidy(node))
+
+    def of_output(self, output: str) -> str:
+        """Return what artefacts call an output of the file: without dots, as tensors inside are."""
+        return self.unique(NOT_IN_NAMES.sub("_", output).replace(".", "_").strip("_-") or "output")
 
     def unique(self, wanted: str) -> str:
         """Return `wanted`, with a number behind it if it is taken."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,9 +58,22 @@ class Node:
         return UnsupportedOperator(f"{self.kind} ({self.name or self.output}): {reason}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileOutput:
+    """One output of the file."""
+
+    name: str
+    values: str
+    """The tensor of the file that stands for it: itself, or what a final softmax reads."""
+    made: str
+    """What a node makes: `values`, or its source through nodes that change nothing."""
+    dropped: str | None
+    """The kind of the final softmax, if there was one."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """The file's nodes between one image and its logits, in the order of execution."""
+    """The file's nodes between one image and its outputs, in the order of execution."""
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
@@ -70,19 +83,12 @@ class Network:
     input_dtype: Literal["float32", "uint8"]
     layout: Literal["NCHW", "NHWC"]
     resolution: int
-    output_name: str
-    """The file's output that was chosen."""
-    logits_name: str
-    """The tensor of the file behind it, before a final softmax."""
-    dropped: str | None
-    """The kind of the final softmax, if there was one."""
-
-    output_tensor: str
-    """What the last node makes: `logits_name`, or its source through nodes that change nothing."""
+    outputs: tuple[FileOutput, ...]
 
     def readers(self) -> Counter[str]:
-        """Return how often each tensor is read, the logits once more for leaving the network."""
-        return Counter([*(name for node in self.nodes for name in node.inputs), self.output_tensor])
+        """Return how often each tensor is read, an output once more for leaving the network."""
+        read = [name for node in self.nodes for name in node.inputs]
+        return Counter([*read, *(output.made for output in self.outputs)])
 
 
 def load_model(path: Path) -> tuple[Any, str]:
@@ -126,11 +132,12 @@ def load_model(path: Path) -> tuple[Any, str]:
     return model, digest.hexdigest()
 
 
-def read_network(model: Any, *, resolution: int | None) -> Network:
+def read_network(model: Any, *, resolution: int | None, outputs: Sequence[str] = ()) -> Network:
     """Return the nodes of a ModelProto for one image of `resolution` (None: as the file says).
 
-    Raises `BadWeights` when inputs, outputs or shapes are not those of an image classifier, and
-    `UnsupportedOperator` for an operator that ONNX itself does not define.
+    They make `outputs`, or all that the file has. Raises `BadWeights` when inputs, outputs or
+    shapes are not those of a network that takes one image, and `UnsupportedOperator` for an
+    operator that ONNX itself does not define.
     """
     opset = _opset(model)
     if model.functions:
@@ -139,19 +146,13 @@ def read_network(model: Any, *, resolution: int | None) -> Network:
     if graph.sparse_initializer:
         raise BadWeights("has sparse weights; export it with dense ones")
     image, layout, batch = _image_input(graph, resolution)
-    output = _output(graph)
+    names = _chosen(graph, outputs)
     steps = _Steps(opset, {t.name: _values(t) for t in graph.initializer}, batch)
     steps.types[image.name] = image.type
-    for node in _live(graph.node, output):
+    for node in _live(graph.node, names):
         steps.take(node)
-    tensor, logits, dropped = steps.alias.get(output, output), output, None
-    maker = next((node for node in steps.nodes if node.output == tensor), None)
-    if maker is not None and maker.kind in DROPPED_AT_THE_END:
-        tensor = logits = maker.inputs[0]
-        dropped = maker.kind
-    if tensor not in steps.types:
-        raise BadWeights(f"output {output!r} does not depend on the image")
-    live = _live(steps.nodes, tensor)
+    found = tuple(_file_output(steps, name) for name in names)
+    live = _live(steps.nodes, [output.made for output in found])
     if not live:
         raise BadWeights("holds no operator between its input and its output")
     sides = _shape(image.type)
@@ -163,11 +164,20 @@ def read_network(model: Any, *, resolution: int | None) -> Network:
         input_dtype="uint8" if _dtype(image.type) == TensorProto.UINT8 else "float32",
         layout=layout,
         resolution=sides[2],
-        output_name=output,
-        logits_name=logits,
-        dropped=dropped,
-        output_tensor=tensor,
+        outputs=found,
     )
+
+
+def _file_output(steps: _Steps, name: str) -> FileOutput:
+    """Return an output of the file, a softmax that ends it left out."""
+    made, values, dropped = steps.alias.get(name, name), name, None
+    maker = next((node for node in steps.nodes if node.output == made), None)
+    if maker is not None and maker.kind in DROPPED_AT_THE_END:
+        made = values = maker.inputs[0]
+        dropped = maker.kind
+    if made not in steps.types:
+        raise BadWeights(f"output {name!r} does not depend on the image")
+    return FileOutput(name=name, values=values, made=made, dropped=dropped)
 
 
 def _opset(model: Any) -> int:
@@ -226,19 +236,13 @@ def _turned_first(graph: Any, name: str) -> bool:
     return any(node.op_type == "Transpose" and name in node.input for node in graph.node)
 
 
-def _output(graph: Any) -> str:
-    """Return the output called logits, or the only one, or the only one with two dimensions."""
-    names = [entry.name for entry in graph.output]
-    if "logits" in names:
-        return "logits"
-    flat = [entry.name for entry in graph.output if len(entry.type.tensor_type.shape.dim) == 2]
-    chosen = names if len(names) == 1 else flat
-    if len(chosen) != 1:
-        raise BadWeights(
-            f"has {len(names)} outputs ({', '.join(names)}), none called logits and not exactly "
-            "one of batch x classes; name the classifier's output logits, or export only that one"
-        )
-    return str(chosen[0])
+def _chosen(graph: Any, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the outputs to take, in the file's order."""
+    names = tuple(str(entry.name) for entry in graph.output)
+    for name in wanted:
+        if name not in names:
+            raise BadWeights(f"has no output {name!r}; it has {', '.join(names)}")
+    return tuple(name for name in names if not wanted or name in wanted)
 
 
 class _Steps:
@@ -352,9 +356,9 @@ def _plain(node: Any) -> Node:
     )
 
 
-def _live(nodes: Iterable[Any], output: str) -> tuple[Any, ...]:
-    """Return the nodes (NodeProto or `Node`) that `output` depends on, in their order."""
-    needed, live = {output}, []
+def _live(nodes: Iterable[Any], outputs: Iterable[str]) -> tuple[Any, ...]:
+    """Return the nodes (NodeProto or `Node`) that `outputs` depend on, in their order."""
+    needed, live = set(outputs), []
     for node in reversed(list(nodes)):
         made, read = (
             (node.outputs, node.inputs)

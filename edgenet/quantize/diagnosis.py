@@ -34,7 +34,7 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.measure.accuracy import Accuracy, score, top_indices
-from edgenet.measure.agreement import Agreement, agreement
+from edgenet.measure.agreement import Closeness
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.correct import Corrections, correct
@@ -72,9 +72,9 @@ class LayerDiagnosis:
     weights_sqnr_db: float | None
     """The same before its output goes into 8 bits: what its weights and bias alone lose."""
     noise_share: float
-    """Of the noise that reaches the logits of this form: what its weights and its output cause."""
+    """Of the noise that reaches the outputs of this form: what its weights and its output cause."""
     alone_tensor_db: float | None
-    """SQNR of the logits if its 8-bit output were the only loss of the plain full-integer form."""
+    """SQNR of the outputs if its 8-bit output were the only loss of the plain full-integer form."""
     alone_weights_db: float | None
     """The same of its 8-bit weights."""
     full_integer_share: float
@@ -103,7 +103,8 @@ class Step:
     """What the network answers after one more correction."""
 
     name: str
-    agreement: Agreement
+    agreement: Closeness
+    """Of a classifier an `Agreement`."""
     accuracy: Accuracy | None
     seconds: float
     """That the step took on this machine."""
@@ -356,7 +357,8 @@ def _hidden(quantized: QuantizedGraph) -> frozenset[str]:
         for name in inputs_of(op):
             bent = isinstance(op, Activate) and op.function in ("hard_swish", "sigmoid")
             read.setdefault(name, set()).add(bent)
-    return frozenset(name for name, kinds in read.items() if kinds == {True})
+    bent_only = {name for name, kinds in read.items() if kinds == {True}}
+    return frozenset(bent_only.difference(quantized.graph.outputs))
 
 
 def _ends(quantized: QuantizedGraph, name: str) -> tuple[float, float, float]:
@@ -506,14 +508,14 @@ def with_one_scale(quantized: QuantizedGraph) -> QuantizedGraph:
 
 def _judge(
     quantized: QuantizedGraph, jury: Jury, done: Callable[[], None]
-) -> tuple[Agreement, Accuracy | None]:
+) -> tuple[Closeness, Accuracy | None]:
     rows = []
     for chunk in execute.chunks(jury.images):
         rows.append(simulate.execute(quantized, chunk, lambda *_: None).numpy())
         for _ in chunk:
             done()
-    logits = np.concatenate(rows)
-    return agreement(logits, jury.reference), _accuracy(logits, jury)
+    found = np.concatenate(rows)
+    return jury.compare(found, jury.reference), _accuracy(found, jury)
 
 
 def _accuracy(logits: Float32Array, jury: Jury) -> Accuracy | None:

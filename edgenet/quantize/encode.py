@@ -51,10 +51,10 @@ def encode(
 ) -> QuantizedGraph:
     """Return the INT8 form of `graph`, the layers named in `float_layers` left in float.
 
-    With `float_output` a classifier's last layer, which computes in int8, gives out its sums. Where
-    an int8 layer reads an image whose mean and deviation differ by channel, the graph must be
-    `with_integer_normaliser`. Activations are asymmetric per tensor, with `symmetric` at zero point
-    128 (0 in int8); weights are symmetric per output channel.
+    With `float_output` fully connected layers whose output only leaves the network compute in int8
+    and give out their sums. Where an int8 layer reads an image whose mean and deviation differ by
+    channel, the graph must be `with_integer_normaliser`. Activations are asymmetric per tensor,
+    with `symmetric` at zero point 128 (0 in int8); weights are symmetric per output channel.
     """
     if not symmetric:
         graph = _with_whole_zero_point(graph)
@@ -72,12 +72,26 @@ def encode(
         for op in graph.weighted()
         if op.name not in float_layers
     }
-    sums = {}
-    last = graph.operators[-1]
-    if float_output and isinstance(last, FullyConnected) and last.name in layers:
-        sums = {last.name: tensors.pop(last.name)}
+    sums = {
+        name: tensors.pop(name)
+        for name in (_float_outputs(graph) if float_output else ())
+        if name in layers
+    }
     return QuantizedGraph(
         graph=graph, tensors=tensors, layers=layers, sums=sums, symmetric=symmetric
+    )
+
+
+def _float_outputs(graph: Graph) -> tuple[str, ...]:
+    """Return the outputs that nobody needs as bytes: a layer's own sums, as every format has."""
+    read = {name for op in graph.operators for name in inputs_of(op)}
+    return tuple(
+        op.name
+        for op in graph.operators
+        if isinstance(op, FullyConnected)
+        and op.activation is None
+        and op.name in graph.outputs
+        and op.name not in read
     )
 
 
@@ -148,8 +162,10 @@ def _needed(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
     for name, (low, high) in ranges.items():
         functions = {
             reader.function if isinstance(reader, Activate) else None
-            for reader in readers.get(name, [None])
+            for reader in readers.get(name, [])
         }
+        if name in graph.outputs:  # whoever reads that can tell
+            continue
         if functions == {"hard_swish"}:  # it is 0 below -3
             needed[name] = max(low, -3.0), high
         elif functions == {"sigmoid"}:  # the last step of its output is at 5.5

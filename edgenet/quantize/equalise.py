@@ -69,6 +69,7 @@ def equalise(graph: Graph, statistics: Mapping[str, ChannelStatistics]) -> Equal
     headroom: dict[str, float] = {}
     moved: dict[str, Float64Array] = {}
     readers = Counter(name for op in graph.operators for name in inputs_of(op))
+    readers.update(graph.outputs.keys())
     operators: dict[str, Operator] = {op.name: op for op in graph.operators}
     for name in [op.name for op in graph.operators]:
         reader = operators[name]

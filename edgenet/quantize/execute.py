@@ -5,7 +5,7 @@ The calibration watches the tensors go by here. Knows nothing of quantisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,15 +45,15 @@ def chunks(images: Sequence[UInt8Array]) -> Iterator[Tensor]:
         yield torch.from_numpy(np.concatenate(images[start : start + CHUNK]))
 
 
-def logits(graph: Graph, images: Sequence[UInt8Array]) -> Float32Array:
-    """Return (N, classes) logits for images (1, H, W, 3) uint8 RGB."""
+def answers(graph: Graph, images: Sequence[UInt8Array]) -> Float32Array:
+    """Return what `execute` does, (N, values), for images (1, H, W, 3) uint8 RGB."""
     rows = [execute(graph, chunk, lambda *_: None) for chunk in chunks(images)]
     return torch.cat(rows).numpy()
 
 
 @torch.inference_mode()
 def execute(graph: Graph, images: Tensor, watch: Watch) -> Tensor:
-    """Return logits (N, classes) for images (N, H, W, 3) uint8, showing `watch` every tensor.
+    """Return all outputs, `joined`, for images (N, H, W, 3) uint8, showing `watch` every tensor.
 
     `watch` gets each operator's name and its output, (N, C, H, W) or (N, C) float32. A tensor is
     dropped after its last reader, so the peak is a few layers and not the whole network.
@@ -63,10 +63,19 @@ def execute(graph: Graph, images: Tensor, watch: Watch) -> Tensor:
     for op in graph.operators:
         tensors[op.name] = apply(op, *(tensors[name] for name in inputs_of(op)))
         watch(op.name, tensors[op.name])
-        for name in set(inputs_of(op)):
+        for name in set(inputs_of(op)).difference(graph.outputs):
             if last_reader[name] == op.name:
                 del tensors[name]
-    return tensors[graph.output]
+    return joined(graph, tensors)
+
+
+def joined(graph: Graph, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the outputs among `tensors` one after the other, (N, values), channels last.
+
+    Of a classifier these are its logits, (N, classes).
+    """
+    left = [tensors[name] for name in graph.outputs]
+    return torch.cat([x.movedim(1, -1).flatten(1) for x in left], dim=1)
 
 
 def apply(op: Operator, *inputs: Tensor) -> Tensor:

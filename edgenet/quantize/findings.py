@@ -5,7 +5,7 @@ Each rule looks at the figures of one layer. What it takes to be worth a word st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.quantize.diagnosis import LayerDiagnosis
@@ -37,19 +37,22 @@ class Finding:
     text: str
 
 
-def find(layers: Sequence[LayerDiagnosis], output: str, *, pictures: str) -> tuple[Finding, ...]:
+def find(
+    layers: Sequence[LayerDiagnosis], outputs: Mapping[str, str], *, pictures: str
+) -> tuple[Finding, ...]:
     """Return what is wrong, by kind as in `Finding.kind` and the worst of each first.
 
-    `output` is the tensor of the logits, `pictures` what the layers were judged on.
+    `outputs` are the tensors that leave the network and what each is called, `pictures` what the
+    layers were judged on.
     """
     loud = max(COSTLY, TIMES_MEAN / max(len(layers), 1))
     rules: Sequence[Callable[[LayerDiagnosis], Finding | None]] = (
         _poor,
-        lambda layer: _costly(layer, loud),
+        lambda layer: _costly(layer, loud, " and ".join(outputs.values())),
         lambda layer: _spread(layer, TIMES_MEAN / max(len(layers), 1)),
         _weights,
         _clipped,
-        lambda layer: _beyond(layer, output, pictures),
+        lambda layer: _beyond(layer, outputs, pictures),
         _dead,
     )
     found: list[Finding] = []
@@ -85,7 +88,7 @@ def _why(layer: LayerDiagnosis) -> str:
     return "; its weights lose it"
 
 
-def _costly(layer: LayerDiagnosis, loud: float) -> Finding | None:
+def _costly(layer: LayerDiagnosis, loud: float, limited: str) -> Finding | None:
     if layer.full_integer_share < loud:
         return None
     tensor, weights = layer.alone_tensor_db, layer.alone_weights_db
@@ -96,7 +99,7 @@ def _costly(layer: LayerDiagnosis, loud: float) -> Finding | None:
         layer=layer.name,
         kind="costly",
         severity=layer.full_integer_share,
-        text=f"{layer.name}: its 8-bit {what} alone {verb} the logits to {decibel:.1f} dB "
+        text=f"{layer.name}: its 8-bit {what} alone {verb} the {limited} to {decibel:.1f} dB "
         f"({_percent(layer.full_integer_share)} of the noise with nothing in float); "
         + (
             "computes in float"
@@ -149,12 +152,12 @@ def _clipped(layer: LayerDiagnosis) -> Finding | None:
     )
 
 
-def _beyond(layer: LayerDiagnosis, output: str, pictures: str) -> Finding | None:
-    """Return a finding where new pictures leave the calibrated range; the logits never should."""
+def _beyond(layer: LayerDiagnosis, outputs: Mapping[str, str], pictures: str) -> Finding | None:
+    """Return a finding where new pictures leave the calibrated range; an output never should."""
     more = layer.beyond_share >= max(CLIPPED, 2 * layer.clipped_share)
-    if not more and not (layer.name == output and layer.beyond_share > 0):
+    if not more and not (layer.name in outputs and layer.beyond_share > 0):
         return None
-    name = f"{layer.name} (the logits)" if layer.name == output else layer.name
+    name = f"{layer.name} (the {outputs[layer.name]})" if layer.name in outputs else layer.name
     return Finding(
         layer=layer.name,
         kind="beyond",

@@ -13,7 +13,7 @@ from typing import Protocol
 from edgenet.errors import ConversionFailed
 from edgenet.graph import Float32Array, Graph, QuantizedGraph, inputs_of
 from edgenet.measure.accuracy import score, top_indices
-from edgenet.measure.agreement import Agreement, agreement
+from edgenet.measure.agreement import Closeness, agreement, closeness
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, sensitivity, simulate
 from edgenet.quantize.correct import Corrections, correct
@@ -60,9 +60,15 @@ class Form:
     float_layers: tuple[str, ...]
 
     @property
-    def output_step(self) -> float:
-        """Return the scale that the logits have in 8 bits, or would have where they stay float."""
-        low, high = self.calibrated.ranges[self.quantized.graph.output]
+    def output_steps(self) -> Mapping[str, float]:
+        """Return the scale that each output has in 8 bits, or would have where it stays float."""
+        outputs = self.quantized.graph.outputs
+        return {name: self._step(tensor) for tensor, name in outputs.items()}
+
+    def _step(self, tensor: str) -> float:
+        if tensor in self.quantized.tensors:
+            return self.quantized.tensors[tensor].scale
+        low, high = self.calibrated.ranges[tensor]
         return (max(high, 0.0) - min(low, 0.0)) / simulate.STEPS
 
 
@@ -167,20 +173,22 @@ class Jury:
     images: Sequence[UInt8Array]
     """(1, H, W, 3) uint8 RGB."""
     reference: Float32Array
-    """(n, classes) logits."""
+    """(n, values): a classifier's logits, or all outputs of another network."""
+    compare: Callable[[Float32Array, Float32Array], Closeness]
+    """How values and the reference's are: for a classifier an `Agreement`."""
     accepted: Sequence[frozenset[int]] | None = None
     """Labels that count as right, where there are any."""
 
-    def agreement(self, quantized: QuantizedGraph) -> Agreement:
-        """Return how a form's logits agree with the reference's."""
-        return agreement(simulate.logits(quantized, self.images), self.reference)
+    def agreement(self, quantized: QuantizedGraph) -> Closeness:
+        """Return how a form's answers agree with the reference's."""
+        return self.compare(simulate.answers(quantized, self.images), self.reference)
 
     def drop(self, quantized: QuantizedGraph) -> float:
         """Return how many points of top-1 accuracy a form loses; below 0 it gains."""
         assert self.accepted is not None
         ours, theirs = (
             score([top_indices(row, 5) for row in rows], self.accepted).top1.percent
-            for rows in (simulate.logits(quantized, self.images), self.reference)
+            for rows in (simulate.answers(quantized, self.images), self.reference)
         )
         return theirs - ours
 
@@ -192,7 +200,13 @@ def jury(
     accepted: Sequence[frozenset[int]] | None = None,
 ) -> Jury:
     """Return a jury of `images`, (1, H, W, 3) uint8 RGB, with the answers of `graph`."""
-    return Jury(on=on, images=images, reference=execute.logits(graph, images), accepted=accepted)
+    return Jury(
+        on=on,
+        images=images,
+        reference=execute.answers(graph, images),
+        compare=agreement if graph.is_classifier else closeness,
+        accepted=accepted,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,8 @@ def find_ranges(
             "entropy": _least_divergence,
         }[recipe.ranges]
         found = {name: cut(histograms[name], span) for name, span in whole.items()}
-        found[graph.output] = whole[graph.output]  # a logit that is cut is a label that is wrong
+        # A logit that is cut is a label that is wrong; of other outputs nobody knows.
+        found.update({name: whole[name] for name in graph.outputs})
     return {name: (low, high * headroom.get(name, 1.0)) for name, (low, high) in found.items()}
 
 

@@ -1,7 +1,7 @@
-"""Sensitivity: what each layer's 8 bits do to the logits, and which to keep in float for it.
+"""Sensitivity: what each layer's 8 bits do to the outputs, and which to keep in float for it.
 
 Every rounding is taken as a small error at the place where it happens. How much of it arrives at
-the logits is read off one backward pass for each random probe: for a vector v of random signs,
+the outputs is read off one backward pass for each random probe: for a vector v of random signs,
 (v . J e)^2 is on average the squared error |J e|^2 that e causes there (Hutchinson 1990). So the
 cost does not grow with the number of layers. Errors are added up as if they were independent.
 
@@ -29,7 +29,7 @@ from edgenet.graph import (
 from edgenet.preprocess import UInt8Array
 from edgenet.quantize import simulate
 from edgenet.quantize.encode import tensors_in_bytes
-from edgenet.quantize.execute import apply
+from edgenet.quantize.execute import apply, joined
 
 IMAGES = 16
 """Images that the noise is averaged over."""
@@ -45,7 +45,7 @@ LEAST_GAIN = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Squared error of the logits by what causes it, as shares of the logits' own square."""
+    """Squared error of all outputs by what causes it, as shares of their own square."""
 
     by_tensor: Mapping[str, float]
     by_weights: Mapping[str, float]
@@ -68,11 +68,11 @@ class Choice:
     gain: float
     """Share of the noise of the full-integer form that it takes away."""
     predicted_sqnr_db: float
-    """Of the logits with this layer and all before it in float."""
+    """Of the outputs with this layer and all before it in float."""
 
 
 def measure_noise(quantized: QuantizedGraph, images: Sequence[UInt8Array], *, seed: int) -> Noise:
-    """Return how much each 8-bit tensor and each layer's weights disturb the logits.
+    """Return how much each 8-bit tensor and each layer's weights disturb the outputs.
 
     `quantized` is the plain full-integer form, `images` are (1, H, W, 3) uint8 RGB.
     """
@@ -82,8 +82,8 @@ def measure_noise(quantized: QuantizedGraph, images: Sequence[UInt8Array], *, se
     generator = torch.Generator().manual_seed(seed)
     for image in images[:IMAGES]:
         tensors = _run(quantized.graph, torch.from_numpy(image))
-        logits = tensors[quantized.graph.output]
-        signal += PROBES * float(logits.detach().square().sum())
+        values = joined(quantized.graph, tensors)
+        signal += PROBES * float(values.detach().square().sum())
         with torch.inference_mode():
             by_weights = _weight_errors(quantized, tensors)
             errors = (
@@ -92,12 +92,12 @@ def measure_noise(quantized: QuantizedGraph, images: Sequence[UInt8Array], *, se
             )
         reached = [tensors[name] for name in errors[0]]
         for _ in range(PROBES):
-            signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1.0
+            signs = torch.randint(0, 2, values.shape, generator=generator) * 2.0 - 1.0
             gradients = dict(
                 zip(
                     errors[0],
                     torch.autograd.grad(
-                        logits, reached, signs, retain_graph=True, materialize_grads=True
+                        values, reached, signs, retain_graph=True, materialize_grads=True
                     ),
                     strict=True,
                 )

@@ -27,7 +27,7 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.preprocess import UInt8Array
-from edgenet.quantize.execute import Watch, apply, chunks
+from edgenet.quantize.execute import Watch, apply, chunks, joined
 
 STEPS = 255
 """Steps of an 8-bit activation."""
@@ -35,25 +35,25 @@ WEIGHT_STEPS = 127
 """Largest 8-bit weight; -128 is left out so that the range is symmetric."""
 
 
-def logits(quantized: QuantizedGraph, images: Sequence[UInt8Array]) -> Float32Array:
-    """Return (N, classes) logits of the INT8 form for images (1, H, W, 3) uint8 RGB."""
+def answers(quantized: QuantizedGraph, images: Sequence[UInt8Array]) -> Float32Array:
+    """Return what `execute` does, (N, values), for images (1, H, W, 3) uint8 RGB."""
     rows = [execute(quantized, chunk, lambda *_: None) for chunk in chunks(images)]
     return torch.cat(rows).numpy()
 
 
 @torch.inference_mode()
 def execute(quantized: QuantizedGraph, images: Tensor, watch: Watch) -> Tensor:
-    """Return logits (N, classes) for images (N, H, W, 3) uint8, showing `watch` every tensor."""
+    """Return all outputs, `joined`, for images (N, H, W, 3) uint8, showing `watch` every tensor."""
     graph = quantized.graph
     last_reader = {name: op.name for op in graph.operators for name in inputs_of(op)}
     tensors: dict[str, Tensor] = {IMAGE: images.permute(0, 3, 1, 2)}
     for op in graph.operators:
         tensors[op.name] = step(quantized, op, *(tensors[name] for name in inputs_of(op)))
         watch(op.name, tensors[op.name])
-        for name in set(inputs_of(op)):
+        for name in set(inputs_of(op)).difference(graph.outputs):
             if last_reader[name] == op.name:
                 del tensors[name]
-    return tensors[graph.output]
+    return joined(graph, tensors)
 
 
 def step(quantized: QuantizedGraph, op: Operator, *inputs: Tensor) -> Tensor:

@@ -11,16 +11,18 @@ from typing import Any
 from edgenet.bundle import Bundle
 from edgenet.convert.diagnose import Diagnosis
 from edgenet.measure.accuracy import Accuracy, Proportion
+from edgenet.measure.agreement import Agreement, Closeness
 from edgenet.quantize.diagnosis import LayerDiagnosis, Step
 from edgenet.quantize.findings import Finding
 from edgenet.report.table import render
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 TOLD = 3
 """Findings of one kind that the text spells out; the JSON has all."""
 MOST_DB = 99.9
 """From here on the noise is that of float32 itself."""
 NO_NOISE = "bit-identical to the reference, or no signal"
+NO_CLASSES = "the network is no classifier"
 NO_RATIO = "fewer than two live channels, or no weights"
 LAYER_COLUMNS = (
     *("layer", "precision", "SQNR dB", "by channel", "own", "cosine", "noise %"),
@@ -34,7 +36,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     labelled = diagnosis.reference_accuracy is not None
     steps = render(
         (
-            *("step", "SQNR dB", "agreement %", "95 %"),
+            *("step", "SQNR dB", *_agreement_columns(diagnosis.steps)),
             *(("top-1 %", "top-5 %") if labelled else ()),
             "seconds",
         ),
@@ -127,16 +129,27 @@ def _reference_row(accuracy: Accuracy | None) -> tuple[str, ...]:
 
 
 def _step_row(step: Step) -> tuple[str, ...]:
-    top1 = step.agreement.top1
-    low, high = top1.interval
+    found = step.agreement
     return (
         step.name,
-        _decibel(step.agreement.sqnr_db),
-        f"{top1.percent:.2f}",
-        f"{low:.1f}-{high:.1f}",
+        _decibel(found.sqnr_db),
+        *_agreement_cells(found),
         *(_percents(step.accuracy) if step.accuracy else ()),
         f"{step.seconds:.1f}",
     )
+
+
+def _agreement_columns(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return what stands beside the SQNR: where no class can agree, the cosine."""
+    classifies = all(isinstance(step.agreement, Agreement) for step in steps)
+    return ("agreement %", "95 %") if classifies else ("cosine",)
+
+
+def _agreement_cells(found: Closeness) -> tuple[str, ...]:
+    if not isinstance(found, Agreement):
+        return ("-" if found.cosine is None else f"{found.cosine:.5f}",)
+    low, high = found.top1.interval
+    return f"{found.top1.percent:.2f}", f"{low:.1f}-{high:.1f}"
 
 
 def _percents(accuracy: Accuracy) -> tuple[str, str]:
@@ -167,10 +180,18 @@ def _step_entry(step: Step, no_accuracy: str | None) -> dict[str, Any]:
         "name": step.name,
         "sqnr_db": found.sqnr_db,
         **({"sqnr_db_reason": NO_NOISE} if found.sqnr_db is None else {}),
-        "agreement": {"top1": _proportion(found.top1), "n": found.top1.n},
+        "cosine": found.cosine,
+        **({"cosine_reason": NO_NOISE} if found.cosine is None else {}),
+        **_agreement_entry(found),
         "seconds": step.seconds,
     }
     return {**entry, **_accuracy_entry(step.accuracy, no_accuracy)}
+
+
+def _agreement_entry(found: Closeness) -> dict[str, Any]:
+    if not isinstance(found, Agreement):
+        return {"agreement": None, "agreement_reason": NO_CLASSES}
+    return {"agreement": {"top1": _proportion(found.top1), "n": found.top1.n}}
 
 
 def _accuracy_entry(accuracy: Accuracy | None, reason: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edgenet.bundle import MANIFEST, POINTS, Bundle, LimitResult, Precision, Quantization
+from edgenet.bundle import MANIFEST, POINTS, Bundle, LimitResult, Output, Precision, Quantization
 from edgenet.measure.operators import ArtifactOperators, computes
 from edgenet.report.record import artifact_fields
 from edgenet.report.table import render, size
@@ -53,10 +53,12 @@ def bundle_text(bundle: Bundle) -> str:
         + ("" if model.trained else "; random: its answers mean nothing"),
         "input": f"image, uint8 (1, {side}, {side}, 3) RGB NHWC; normalised inside "
         f"by mean {_numbers(bundle.mean)} and deviation {_numbers(bundle.std)}",
-        "output": f"logits, float32 (1, {len(bundle.labels)})",
+        "output": "; ".join(map(_output, bundle.outputs)),
         "preprocessing": f"shorter side to {round(side / bundle.preprocessing.crop_fraction)}, "
         f"centre {side} x {side} ({bundle.preprocessing.sha256()[:12]})",
-        "labels": f"{len(bundle.labels)}: {bundle.labels[0]} ... {bundle.labels[-1]}",
+        "labels": f"{len(bundle.labels)}: {bundle.labels[0]} ... {bundle.labels[-1]}"
+        if bundle.labels
+        else "none, it is no classifier",
         "calibration": "none, nothing is in 8 bits"
         if calibration is None
         else f"{calibration.count} of {calibration.name}, {calibration.method}, seed "
@@ -160,9 +162,15 @@ def _limit(limit: LimitResult) -> str:
     return f"{limit.option} {limit.asked:g}: {judged}" + ("" if limit.holds else ", MISSED")
 
 
+def _output(output: Output) -> str:
+    layout = " NHWC" if output.is_map else ""
+    return f"{output.name}, float32 ({', '.join(map(str, output.shape))}){layout}"
+
+
 def _judged(quantization: Quantization) -> str:
     sqnr = "identical" if quantization.sqnr_db is None else f"{quantization.sqnr_db:.1f} dB"
-    return (
-        f"logits {sqnr}, top-1 agrees on {quantization.agreement_right} of {quantization.images} "
-        f"{quantization.judged_on}"
-    )
+    on = f"{quantization.images} {quantization.judged_on}"
+    if quantization.agreement_right is not None:
+        return f"logits {sqnr}, top-1 agrees on {quantization.agreement_right} of {on}"
+    cosine = "-" if quantization.cosine is None else f"{quantization.cosine:.5f}"
+    return f"outputs {sqnr}, cosine {cosine} on {on}"

@@ -11,15 +11,23 @@ from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.verify import Verdict, Verification
 from edgenet.report.table import render
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+NO_TOP1 = "the network is no classifier"
 OTHER_PIXELS = "the preprocessing on this machine makes other pixels than the host's"
 
 
 def verification_text(verification: Verification) -> str:
     """Return one table of all artefacts, and what must be known to read it."""
+    classifies = any(verdict.top1 for verdict in verification.verdicts)
     table = render(
-        ("artefact", "same top-1", "max diff", "allowed", "verdict"),
-        [_row(verdict) for verdict in verification.verdicts],
+        (
+            *("artefact", "same top-1" if classifies else "worst output"),
+            *("max diff", "allowed", "verdict"),
+        ),
+        [
+            _row(verdict, _top1(verdict) if classifies else verdict.output)
+            for verdict in verification.verdicts
+        ],
     )
     pictures = len(verification.pictures)
     same = pictures - len(verification.other_pixels)
@@ -78,11 +86,15 @@ def verification_document(
     }
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
-    top1, worst = verdict.top1, verdict.max_difference
+def _top1(verdict: Verdict) -> str:
+    return "-" if verdict.top1 is None else f"{verdict.top1.right}/{verdict.top1.n}"
+
+
+def _row(verdict: Verdict, told: str) -> tuple[str, ...]:
+    worst = verdict.max_difference
     return (
         verdict.artifact.label,
-        "-" if top1 is None else f"{top1.right}/{top1.n}",
+        told,
         "-" if worst is None else f"{worst:.3g}",
         f"{verdict.tolerance.largest:.3g}",
         "holds" if verdict.failure is None else "FAILS",
@@ -96,6 +108,7 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "device": verdict.device,
         "runtime_version": verdict.version,
         "top1": None if top1 is None else {"right": top1.right, "n": top1.n},
+        "output": verdict.output,
         "max_difference": verdict.max_difference,
         "tolerance": {
             "largest": verdict.tolerance.largest,
@@ -105,7 +118,7 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "failure": verdict.failure,
     }
     unknown = [name for name, value in entry.items() if value is None and name != "failure"]
-    return {**entry, **{f"{name}_reason": verdict.failure for name in unknown}}
+    return {**entry, **{f"{name}_reason": verdict.failure or NO_TOP1 for name in unknown}}
 
 
 def _identity(artifact: Artifact) -> dict[str, Any]:

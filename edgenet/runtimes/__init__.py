@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -32,9 +32,10 @@ class Session(Protocol):
     """The runtime's package and version."""
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
-        """Return the outputs by name, `logits` (1, classes), for (1, H, W, 3) uint8 RGB.
+        """Return the outputs by name, (1, C) or (1, H, W, C), for (1, H, W, 3) uint8 RGB.
 
-        Raises `ValueError` for an image of another shape or type. The arrays are the caller's.
+        That is `logits` (1, classes) of a classifier. Raises `ValueError` for an image of another
+        shape or type. The arrays are the caller's.
         """
 
     def close(self) -> None:
@@ -74,6 +75,17 @@ class OperatorTimes:
     """What times are counted in: a thousand for a profiler that counts whole microseconds."""
     times: tuple[OperatorTime, ...]
     """In the order in which they run."""
+
+
+def answer(session: Session, image: UInt8Array, outputs: Sequence[str]) -> Float32Array:
+    """Return what a session makes of one image, `outputs` one after the other, (values,).
+
+    Raises `ValueError` for an image that it does not take and where it has other outputs.
+    """
+    found = session.run(image)
+    if set(outputs) != set(found):
+        raise ValueError(f"has the outputs {', '.join(found)} in place of {', '.join(outputs)}")
+    return np.concatenate([found[name].ravel() for name in outputs])
 
 
 def names() -> tuple[str, ...]:

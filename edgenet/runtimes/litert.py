@@ -184,7 +184,7 @@ class LiteRtSession:
         self.device = f"CPU ({_kernels(interpreter)})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
-        """Return `logits` (1, classes) for (1, H, W, 3) uint8 RGB."""
+        """Return the outputs by name, (1, C) or (1, H, W, C), for (1, H, W, 3) uint8 RGB."""
         check_image(image, self._shape)
         self._interpreter.set_tensor(self._input["index"], image)
         self._interpreter.invoke()

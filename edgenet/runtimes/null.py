@@ -5,13 +5,13 @@ It loads any artefact of a bundle and takes input and output from the manifest b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgenet import __version__
-from edgenet.bundle import load_bundle
+from edgenet.bundle import Output, load_bundle
 from edgenet.runtimes import (
     Float32Array,
     OperatorReport,
@@ -24,7 +24,7 @@ from edgenet.runtimes import (
 def load(path: Path, *, threads: int) -> NullSession:  # noqa: ARG001 - nothing runs in them
     """Return a session in place of the artefact at `path`, which lies in a bundle."""
     bundle = load_bundle(path.parent)
-    return NullSession(resolution=bundle.model.resolution, classes=len(bundle.labels))
+    return NullSession(resolution=bundle.model.resolution, outputs=bundle.outputs)
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:  # noqa: ARG001
@@ -40,16 +40,16 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
 class NullSession:
     """No model at all."""
 
-    def __init__(self, *, resolution: int, classes: int) -> None:
+    def __init__(self, *, resolution: int, outputs: Sequence[Output]) -> None:
         self._shape = (1, resolution, resolution, 3)
-        self._classes = classes
+        self._outputs = {output.name: output.shape for output in outputs}
         self.version = f"edgenet {__version__}"
         self.device = "none (nothing is computed)"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
-        """Return `logits` (1, classes), all 0, for (1, H, W, 3) uint8 RGB."""
+        """Return every output in its shape, all 0, for (1, H, W, 3) uint8 RGB."""
         check_image(image, self._shape)
-        return {"logits": np.zeros((1, self._classes), np.float32)}
+        return {name: np.zeros(shape, np.float32) for name, shape in self._outputs.items()}
 
     def close(self) -> None:
         """Do nothing."""

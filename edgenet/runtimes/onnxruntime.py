@@ -214,7 +214,7 @@ class OnnxRuntimeSession:
         self.device = f"CPU ({providers}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
-        """Return `logits` (1, classes) for (1, H, W, 3) uint8 RGB."""
+        """Return the outputs by name, (1, C) or (1, H, W, C), for (1, H, W, 3) uint8 RGB."""
         check_image(image, self._shape)
         values = self._session.run(self._outputs, {"image": image})
         return {

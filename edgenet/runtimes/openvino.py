@@ -183,7 +183,7 @@ class OpenVinoSession:
         self.device = f"{devices} (floats in {precision}{int8})"
 
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
-        """Return `logits` (1, classes) for (1, H, W, 3) uint8 RGB."""
+        """Return the outputs by name, (1, C) or (1, H, W, C), for (1, H, W, 3) uint8 RGB."""
         check_image(image, self._shape)
         results = self._request.infer([image], share_inputs=True)
         return {name: np.array(results[name], np.float32) for name in self._outputs}

@@ -11,6 +11,7 @@ from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
     KEEPS_BYTES,
+    LOGITS,
     Activate,
     Add,
     Affine,
@@ -117,13 +118,21 @@ class Sketch:
         """End with pooling, if there is a map, and a classifier."""
         if len(infer_shapes(tuple(self.operators), self.image)[self.last]) == 3:
             self.add(GlobalAveragePool(name="pool", input=self.last))
+        self.dense("fc", classes, activation=activation)
+        return self.ending({"fc": LOGITS})
+
+    def dense(self, name: str, out: int, *, activation: str | None = None) -> str:
         source = self.last
-        weight, bias = self.weights((classes, self.channels(source)))
-        self.add(
-            FullyConnected(name="fc", input=source, weight=weight, bias=bias, activation=activation)
+        weight, bias = self.weights((out, self.channels(source)))
+        return self.add(
+            FullyConnected(name=name, input=source, weight=weight, bias=bias, activation=activation)
         )
+
+    def ending(self, outputs: Mapping[str, str]) -> Graph:
+        """End here; `outputs` are the tensors that leave and what they are called."""
         operators = tuple(self.operators)
-        return Graph(name="sketch", operators=operators, shapes=infer_shapes(operators, self.image))
+        shapes = infer_shapes(operators, self.image)
+        return Graph(name="sketch", operators=operators, shapes=shapes, outputs=outputs)
 
     def weights(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         spread = 1.5 / np.sqrt(np.prod(shape[1:]))
@@ -213,6 +222,20 @@ def shuffled() -> Graph:
     net.pool("smooth", "average", 3, 1, 1)
     net.conv("last", 8, 1, activation="relu")
     return net.head()
+
+
+def heads() -> Graph:
+    """No classifier: a map read on, a map that ends, a vector read on and one that ends."""
+    net = Sketch(16)
+    net.conv("stem", 8, 3, stride=2, activation="relu")
+    net.conv("features", 6, 3)
+    net.conv("scores", 5, 1, activation="relu6")
+    net.add(GlobalAveragePool(name="pool", input="features"))
+    net.dense("project", 12)
+    net.dense("classify", 10)
+    return net.ending(
+        {"scores": "mask", "classify": "logits", "features": "inside", "project": "embedding"}
+    )
 
 
 NETWORKS: Mapping[str, Callable[[], Graph]] = {

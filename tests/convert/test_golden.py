@@ -6,8 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edgenet.bundle import Precision, Quantization
-from edgenet.convert.golden import LONGEST_SIDE, choose_pictures, tolerance, write_golden
+from edgenet.bundle import Output, Precision, Quantization
+from edgenet.convert.golden import (
+    LONGEST_SIDE,
+    choose_pictures,
+    spread_pictures,
+    tolerance,
+    write_golden,
+)
 from edgenet.data import photographs
 from edgenet.golden import LOGITS, prepare_pictures
 from edgenet.preprocess import Preprocessing, read_picture
@@ -22,6 +28,7 @@ INTEGER = Quantization(
     judged_on="held out",
 )
 MIXED = replace(INTEGER, float_layers=("stem",))
+LOGITS_OUTPUT = Output(name="logits", shape=(1, 3))
 ANSWERS = np.array([[0.0, 4.0, -20.0]], np.float32)
 
 
@@ -39,17 +46,24 @@ ANSWERS = np.array([[0.0, 4.0, -20.0]], np.float32)
 )
 def test_tolerances(small_bundle, runtime, precision, form, largest):
     artifact = replace(small_bundle.artifacts[0], runtime=runtime, precision=precision)
-    found = tolerance(artifact, ANSWERS, form=form, output_step=0.25)
+    found = tolerance(artifact, LOGITS_OUTPUT, ANSWERS, form=form, output_step=0.25)
     assert found.largest == pytest.approx(largest, rel=1e-4)
     assert found.reason
 
 
+def test_a_map_may_be_further_off(small_bundle):
+    (artifact,) = small_bundle.select(("openvino",), (Precision.INT8,))
+    output = Output(name="mask", shape=(1, 1, 1, 3))
+    found = tolerance(artifact, output, ANSWERS, form=INTEGER, output_step=0.25)
+    assert found.largest == pytest.approx(3.0, rel=1e-4)
+
+
 def test_a_tolerance_that_cannot_be_stated(small_bundle):
     (artifact,) = small_bundle.select(("openvino",), (Precision.INT8,))
-    with pytest.raises(ValueError, match="the scale of its logits is not given"):
-        tolerance(artifact, ANSWERS, form=INTEGER, output_step=None)
+    with pytest.raises(ValueError, match="the scale of its output is not given"):
+        tolerance(artifact, LOGITS_OUTPUT, ANSWERS, form=INTEGER, output_step=None)
     with pytest.raises(ValueError, match="its quantised model is not named"):
-        tolerance(artifact, ANSWERS, form=None, output_step=0.25)
+        tolerance(artifact, LOGITS_OUTPUT, ANSWERS, form=None, output_step=0.25)
 
 
 def test_clear_pictures_of_different_classes_are_chosen():
@@ -64,6 +78,11 @@ def test_clear_pictures_of_different_classes_are_chosen():
     assert choose_pictures(logits[:, :1]) == (0, 1, 2, 3)
 
 
+def test_pictures_without_classes_are_from_all_over():
+    assert spread_pictures(32) == (0, 8, 16, 24)
+    assert spread_pictures(3) == (0, 1, 2)
+
+
 @pytest.fixture
 def written(small_bundle, tmp_path):
     """Return a function that writes the golden vectors of one float artefact."""
@@ -73,7 +92,9 @@ def written(small_bundle, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / artifact.files[0]).write_bytes(small_bundle.path(artifact).read_bytes())
-        return folder, write_golden(folder, pictures, preprocessing, [artifact])
+        return folder, write_golden(
+            folder, pictures, preprocessing, [artifact], outputs=small_bundle.outputs
+        )
 
     return write
 

@@ -326,7 +326,7 @@ def network() -> Graph:
         ),
     )
     shapes = infer_shapes(operators, (3, SIDE, SIDE))
-    return Graph(name="small", operators=operators, shapes=shapes)
+    return Graph(name="small", operators=operators, shapes=shapes, outputs={"fc": "logits"})
 
 
 def description() -> Description:

@@ -373,7 +373,8 @@ def test_a_tensor_that_two_layers_read_is_converted_once(tmp_path: Path) -> None
         pointwise("used", "normalised"),
         GlobalAveragePool(name="pool", input="used"),
     )
-    graph = Graph(name="fork", operators=ops, shapes=infer_shapes(ops, (3, 32, 32)))
+    shapes = infer_shapes(ops, (3, 32, 32))
+    graph = Graph(name="fork", operators=ops, shapes=shapes, outputs={"pool": "logits"})
     quantized = QuantizedGraph(
         graph=graph, tensors={"normalised": Affine(scale=1 / 64, zero_point=128)}, layers={}
     )

@@ -71,10 +71,46 @@ def float_logits(graph, images):
 
 def assert_same_steps(found, quantized, images, step):
     """Nearly all logits within two steps of the simulation, and none far off."""
-    expected = simulate.logits(quantized, [image[None] for image in images])
+    expected = simulate.answers(quantized, [image[None] for image in images])
     steps = np.abs(found - expected) / step
     assert np.quantile(steps, 0.98) < 2.01
     assert steps.max() < 5
+
+
+def run_all(runtime, path, images):
+    """Return every output of a file, in one layout and one after the other."""
+    if runtime == "litert-builtin":
+        interpreter = Interpreter(str(path), experimental_op_resolver_type=BUILTIN)
+        signature = interpreter.get_signature_runner("serving_default")
+        answers = [signature(image=image[None]) for image in images]
+    else:
+        session = runtimes.load(runtime, path)
+        answers = [session.run(image[None]) for image in images]
+    return {name: np.concatenate([found[name] for found in answers]) for name in answers[0]}
+
+
+@pytest.mark.parametrize("runtime", WRITERS)
+def test_whatever_leaves(tmp_path, runtime):
+    """Maps and vectors, read on or not, in float and in 8 bits, leave in float32."""
+    graph = networks.heads()
+    images = networks.pictures(graph, COUNT)
+    quantized = networks.min_max(graph, images)
+    steps = {name: quantized.tensors[tensor].scale for tensor, name in graph.outputs.items()}
+    for form, expected in (
+        (graph, float_logits(graph, images)),
+        (quantized, simulate.answers(quantized, [image[None] for image in images])),
+    ):
+        found = run_all(runtime, write(runtime, tmp_path, form), images)
+        assert {name: values[:1].shape for name, values in found.items()} == graph.output_shapes
+        start = 0
+        for name in graph.outputs.values():
+            values = found[name].reshape(COUNT, -1)
+            difference = np.abs(values - expected[:, start : start + values.shape[1]])
+            start += values.shape[1]
+            step = 2e-6 if form is graph else steps[name]
+            assert values.dtype == np.float32
+            assert np.quantile(difference, 0.98) < 2.01 * step, name
+            assert difference.max() < 5 * step, name
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

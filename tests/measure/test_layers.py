@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgenet.bundle import LayerWork
+from edgenet.bundle import LayerWork, Output
 from edgenet.measure.layers import BETWEEN, fallbacks, fold, owner
 from edgenet.runtimes import OperatorReport, OperatorTime, OperatorTimes
 
@@ -53,6 +53,22 @@ def test_owner(operator, layer):
 
 def test_a_layer_that_is_called_like_the_output():
     assert owner("logits.bias", ["stem", "logits"]) == "logits"
+
+
+def test_an_output_belongs_to_the_layer_that_makes_it():
+    made_by = {"scores": "pool", "stem": "fc", "boxes_1": "conv_pw"}
+    assert owner("scores", NAMES, made_by) == "pool"
+    assert owner("scores/Transpose", NAMES, made_by) == "pool"
+    assert owner("boxes_1_0", NAMES, made_by) == "conv_pw"
+    assert owner("stem", NAMES, made_by) == "stem"  # a layer's own name comes first
+    assert owner("logits", NAMES, made_by) == BETWEEN
+
+
+def test_an_output_of_a_layer_that_the_manifest_does_not_list():
+    outputs = (Output(name="scores", shape=(1, 3), layer="gone"), Output(name="map", shape=(1, 3)))
+    times = (operator_time("scores"), operator_time("map"))
+    found = fold(OperatorTimes(by="profiler", resolution_ns=1.0, times=times), LAYERS, outputs)
+    assert [layer.layer for layer in found.layers] == [BETWEEN]
 
 
 def test_nothing_has_an_owner_without_layers():

@@ -76,7 +76,8 @@ def golden_root(small_bundle, tmp_path_factory):
         small_bundle.preprocessing,
         [*plain, variant],
         quantizations=[INTEGER, replace(INTEGER, name="int8-tensorrt")],
-        output_steps={"int8": 0.03},
+        outputs=small_bundle.outputs,
+        output_steps={"int8": {"logits": 0.03}},
     )
     kept = [found for found in small_bundle.files if not found.path.startswith("golden/")]
     whole = replace(
@@ -140,7 +141,7 @@ def test_the_flipped_sign_of_one_large_weight(bundle, label, capsys):
     assert verdict.max_difference > verdict.tolerance.largest
     assert run(["verify", str(bundle.root)]) == 1
     shown = capsys.readouterr()
-    assert f"{label} FAILS: a logit differs by" in shown.out
+    assert f"{label} FAILS: a value of logits differs by" in shown.out
     last = shown.err.splitlines()[-1]
     assert f"{label}: not as on the host; install what the host had here (edgenet " in last
     assert "or choose other artefacts with --runtime" in last
@@ -184,18 +185,31 @@ def test_what_compare_calls_a_failure(bundle):
     expected = golden.expected[artifact.label]
 
     def failure(found):
-        return compare(artifact, expected, found, device="CPU", version="1").failure
+        return compare(bundle, artifact, expected, found, device="CPU", version="1").failure
 
-    within = expected.logits + np.float32(0.9 * expected.tolerance.largest)
+    within = expected.values + np.float32(0.9 * expected.tolerances[0].largest)
     assert failure(within) is None
-    beyond = expected.logits.copy()
-    beyond[0, 0] += 1.1 * expected.tolerance.largest
+    beyond = expected.values.copy()
+    beyond[0, 0] += 1.1 * expected.tolerances[0].largest
     assert "allowed are" in failure(beyond)
     assert "not finite" in failure(np.full_like(beyond, np.nan))
     assert "shape (4, 3)" in failure(beyond[:, :3])
-    tie = replace(expected, logits=np.eye(4, 10, dtype=np.float32) * np.float32(1e-5))
-    turned = compare(artifact, tie, np.zeros_like(tie.logits), device="CPU", version="1")
+    tie = replace(expected, values=np.eye(4, 10, dtype=np.float32) * np.float32(1e-5))
+    turned = compare(bundle, artifact, tie, np.zeros_like(tie.values), device="CPU", version="1")
     assert turned.failure == "another best class on 3 of 4 pictures"
+
+
+def test_golden_vectors_of_version_1_0(bundle):
+    """They had classifiers only, and one tolerance for an artefact."""
+    path = bundle.root / TABLE
+    table = json.loads(path.read_text("utf-8"))
+    table["schema_version"] = "1.0"
+    for row in table["artifacts"]:
+        del row["tolerances"]
+    path.write_text(json.dumps(table))
+    found = verify(seal(bundle), bundle.artifacts)
+    assert found.holds
+    assert len(found.verdicts) == len(WHOLE)
 
 
 WITHOUT = (

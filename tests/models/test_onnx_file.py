@@ -263,7 +263,8 @@ def test_what_is_taken(tmp_path, body, operators):
     conv = "c = Conv<pads = [1, 1, 1, 1]>(x, w, b)"
     imported = take(write(tmp_path / "net.onnx", f"{conv} {body} {HEAD}"))
     assert described(imported) == operators
-    assert (imported.classes, imported.resolution, imported.layout) == (5, 6, "NCHW")
+    assert imported.graph.is_classifier
+    assert (imported.resolution, imported.layout) == (6, "NCHW")
 
 
 SHUFFLE = """r = Reshape(c, i_1_2_2_6_6) u = Transpose<perm = [0, 2, 1, 3, 4]>(r)
@@ -414,7 +415,8 @@ def test_softmax_at_the_end_is_left_out_and_said(tmp_path):
     body = f"{CONV} {HEAD.replace('y =', 'z =')} y = Softmax(z)"
     imported = take(write(tmp_path / "net.onnx", body))
     assert imported.notes == ("Softmax at the end is left out: the output is logits",)
-    assert (imported.output_name, imported.logits_name) == ("y", "z")
+    (output,) = imported.outputs
+    assert (output.name, output.file_name, output.values) == ("logits", "y", "z")
 
 
 def test_channels_last_input(tmp_path):
@@ -452,7 +454,7 @@ def test_batch_and_sides_that_are_open_or_not_one(tmp_path):
     assert take(open_sides, resolution=10).resolution == 10
     body = f"{CONV} f = Reshape(t, i_4_n1) y = Gemm<transB = 1>(f, wide)"
     four = write(tmp_path / "four.onnx", body, image="float[4,3,6,6] x", outputs="float[4,5] y")
-    assert take(four).classes == 5
+    assert take(four).graph.output_shapes == {"logits": (1, 5)}
 
 
 def test_names_are_the_modules_names(tmp_path):
@@ -498,7 +500,7 @@ UNSUPPORTED = {
     "transformer": (
         """r = Reshape(c, i_1_4_n1) u = Transpose<perm = [0, 2, 1]>(r)
         n = LayerNormalization(u, gain) t = Reshape(n, i_1_4_6_6)""",
-        r"LayerNormalization \(n\): is not .* take a classifier of convolutions with",
+        r"LayerNormalization \(n\): is not .* take a network of convolutions with",
     ),
     "local response": ("t = LRN<size = 3>(c)", "use BatchNormalization and train again"),
     "clip": ("t = Clip(c, one, six)", "clips to 1 ... 6; edgenet takes 0 and up"),
@@ -576,17 +578,75 @@ MISFITS = {
     "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*such as --resolution 224"),
     "not square": ({"image": "float[1,3,6,8] x"}, "1x3x6x8; edgenet takes square images"),
     "old": ({"opset": 8}, "is in ONNX opset 8, too old; export it again with opset 9"),
-    "two outputs": ({"outputs": "float[1,5] y, float[1,4] flat"}, "has 2 outputs .*only that one"),
-    "a map": ({"outputs": "float[1,4,6,6] t"}, "the output is 1x4x6x6, not batch x classes"),
 }
 
 
 @pytest.mark.parametrize(("options", "message"), MISFITS.values(), ids=MISFITS.keys())
-def test_files_that_are_no_classifier(tmp_path, options, message):
+def test_files_that_do_not_fit(tmp_path, options, message):
     path = write(tmp_path / "net.onnx", f"{CONV} {HEAD}", **options)
     with pytest.raises(EdgenetError, match=message) as raised:
         import_onnx(path, mean=(0.0,), std=(1.0,))
     assert str(raised.value).startswith(f"{path}: ")
+
+
+OUTPUTS = {
+    "a map": ("float[1,4,6,6] t", {"t": (1, 6, 6, 4)}),
+    "a map with its channels last": ("float[1,6,6,4] last", {"last": (1, 6, 6, 4)}),
+    "a map that ends in a softmax": ("float[1,4,6,6] share", {"share": (1, 6, 6, 4)}),
+    "a map read on": ("float[1,4,6,6] t, float[1,5] y", {"t": (1, 6, 6, 4), "y": (1, 5)}),
+    "a map called logits": ("float[1,4,6,6] logits", {"logits": (1, 6, 6, 4)}),
+    "the mean of it": ("float[1,4,1,1] pooled, float[1,5] y", {"pooled": (1, 4), "y": (1, 5)}),
+    "a vector read on": ("float[1,5] y, float[1,5] z", {"y": (1, 5), "z": (1, 5)}),
+    "an embedding": ("float[1,5] embedding", {"embedding": (1, 5)}),
+    "before its activation": (
+        "float[1,4,6,6] t, float[1,4,6,6] c",
+        {"t": (1, 6, 6, 4), "c": (1, 6, 6, 4)},
+    ),
+    "classes under any name": ("float[1,5] y", {"logits": (1, 5)}),
+}
+
+
+@pytest.mark.parametrize(("outputs", "shapes"), OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_what_leaves(tmp_path, outputs, shapes):
+    body = f"""{CONV} {HEAD} z = Relu(y) last = Transpose<perm = [0, 2, 3, 1]>(t)
+        share = Softmax<axis = 1>(t) logits = Sigmoid(c) embedding = Neg(y)"""
+    imported = take(write(tmp_path / "net.onnx", body, outputs=outputs))
+    assert imported.graph.output_shapes == shapes
+    assert imported.graph.is_classifier == (shapes == {"logits": (1, 5)})
+    assert [output.name for output in imported.outputs] == list(shapes)
+
+
+NO_OUTPUTS = {
+    "one output twice": (
+        "float[1,5] y, float[1,5] z",
+        r"outputs y and z have the same values .*choose one of them with --take",
+    ),
+    "a sequence": (
+        "float[1,4,36] r",
+        r"Reshape \(r\): makes the output 'r', 1x4x36; edgenet takes vectors, batch x channels",
+    ),
+    "a padded map": ("float[1,4,8,8] p", "follows a Pad"),
+    "the image": ("float[1,6,6,3] i, float[1,5] y", "output 'i' is the image itself"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "message"), NO_OUTPUTS.values(), ids=NO_OUTPUTS.keys())
+def test_what_cannot_leave(tmp_path, outputs, message):
+    body = f"""{CONV} {HEAD} z = Softmax(y) r = Reshape(t, i_1_4_n1) p = Pad(t, i_0_0_1_1_0_0_1_1)
+        i = Transpose<perm = [0, 2, 3, 1]>(x)"""
+    path = write(tmp_path / "net.onnx", body, outputs=outputs)
+    with pytest.raises(UnsupportedOperator, match=message):
+        import_onnx(path, mean=(0.0,), std=(1.0,))
+
+
+def test_some_of_the_outputs(tmp_path):
+    outputs = "float[1,4,6,6] t, float[1,5] y"
+    path = write(tmp_path / "net.onnx", f"{CONV} {HEAD}", outputs=outputs)
+    imported = import_onnx(path, mean=(0.0,), std=(1.0,), outputs=("y",))
+    assert imported.graph.is_classifier
+    assert imported.notes == ()
+    with pytest.raises(BadWeights, match="has no output 'w'; it has t, y"):
+        import_onnx(path, mean=(0.0,), std=(1.0,), outputs=("w",))
 
 
 def test_damaged_files(tmp_path):

@@ -37,10 +37,10 @@ def test_correction_holds_the_imagenet_weights(imagenet):
     graph = folded(imagenet)
     calibration = network_inputs(photographs.calibration_set(), imagenet, 40)
     images = network_inputs(photographs.labelled(), imagenet, 32)
-    expected = execute.logits(graph, images)
+    expected = execute.answers(graph, images)
 
     def judged(form):
-        return agreement(simulate.logits(form, images), expected)
+        return agreement(simulate.answers(form, images), expected)
 
     before = judged(plain(graph, collect(graph, calibration)))
     bias = judged(corrected(graph, calibration, Corrections(learned_rounding=False)))
@@ -55,7 +55,7 @@ def test_fashion_mnist_keeps_its_labels(fashion):
     graph = folded(fashion)
     form = corrected(graph, network_inputs(fashion_mnist.calibration_set(), fashion, 64))
     test_images = network_inputs(fashion_mnist.test_set(), fashion, 300)
-    found = agreement(simulate.logits(form, test_images), execute.logits(graph, test_images))
+    found = agreement(simulate.answers(form, test_images), execute.answers(graph, test_images))
     assert found.top1.percent >= 98
     assert found.sqnr_db > 30
 
@@ -77,9 +77,9 @@ def test_equalised_is_the_same_function(reference, request):
     source = photographs if reference.name.endswith("224") else fashion_mnist
     images = network_inputs(source.calibration_set(), reference, 8)
     equalised = equalise(graph, collect(graph, images))
-    expected = execute.logits(graph, images)
+    expected = execute.answers(graph, images)
     np.testing.assert_allclose(
-        execute.logits(equalised.graph, images), expected, atol=2e-4 * np.abs(expected).max()
+        execute.answers(equalised.graph, images), expected, atol=2e-4 * np.abs(expected).max()
     )
     counted = collect(equalised.graph, images)
     for name, statistics in counted.items():
@@ -115,3 +115,17 @@ def test_few_weights_get_a_scale_that_suits_them(imagenet):
     assert left < before / 4
     large = "conv_pw_13"
     np.testing.assert_array_equal(fitted.layers[large].scale, form.layers[large].scale)
+
+
+def test_what_leaves_is_not_equalised(fashion):
+    """A tensor that leaves keeps its own scale, however many read it on."""
+    graph = folded(fashion)
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 8)
+    inside = next(iter(equalise(graph, collect(graph, images)).factors))
+    watched = dataclasses.replace(graph, outputs={inside: "inside", **graph.outputs})
+    equalised = equalise(watched, collect(watched, images))
+    assert inside not in equalised.factors
+    expected = execute.answers(watched, images)
+    np.testing.assert_allclose(
+        execute.answers(equalised.graph, images), expected, atol=2e-4 * np.abs(expected).max()
+    )

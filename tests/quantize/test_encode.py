@@ -16,6 +16,7 @@ from edgenet.data import fashion_mnist
 from edgenet.errors import ConversionFailed
 from edgenet.graph import (
     IMAGE,
+    LOGITS,
     Activate,
     Affine,
     Concatenate,
@@ -59,7 +60,7 @@ def tiny(
         FullyConnected(name="fc", input="pool", weight=weight, bias=bias),
     )
     shapes = infer_shapes(operators, (channels, 2, 2))
-    return Graph(name="tiny", operators=operators, shapes=shapes)
+    return Graph(name="tiny", operators=operators, shapes=shapes, outputs={"fc": LOGITS})
 
 
 ONE = (-1.0, 1.0)
@@ -293,7 +294,8 @@ def test_concatenations_of_concatenations_share_one_affine() -> None:
         Activate(name="s", input="c", function="sigmoid"),
         Concatenate(name="second", inputs=("c", "pool", "s")),
     )
-    graph = Graph(name="n", operators=operators, shapes=infer_shapes(operators, (3, 1, 1)))
+    shapes = infer_shapes(operators, (3, 1, 1))
+    graph = Graph(name="n", operators=operators, shapes=shapes, outputs={"second": "joined"})
     ranges = dict.fromkeys(graph.shapes, (0.0, 1.0)) | {"b": (-2.0, 3.0), "first": (-2.0, 3.0)}
     tensors = encode(graph, ranges).tensors
     same = {tensors[name] for name in ("a", "b", "c", "first", "pool", "s", "second")}

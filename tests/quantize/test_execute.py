@@ -147,7 +147,8 @@ def test_a_tensor_lives_until_its_last_reader():
         Add(name="e", inputs=("d", "a")),
         Add(name="f", inputs=("e", "e")),
     )
-    graph = Graph(name="n", operators=operators, shapes=infer_shapes(operators, (3, 4, 4)))
+    shapes = infer_shapes(operators, (3, 4, 4))
+    graph = Graph(name="n", operators=operators, shapes=shapes, outputs={"f": "sums"})
     tensors, alive = {}, []
 
     def watch(name, tensor):

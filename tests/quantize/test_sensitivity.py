@@ -11,6 +11,7 @@ from conftest import Silent, folded, network_inputs
 from edgenet.data import fashion_mnist, photographs
 from edgenet.graph import (
     IMAGE,
+    LOGITS,
     Convolution,
     FullyConnected,
     GlobalAveragePool,
@@ -62,17 +63,17 @@ def with_rounded_weights(graph, quantized, name, images):
 def test_predicted_noise_is_what_eight_bits_really_do(measured):
     """Each tensor and each layer's weights in 8 bits alone; 64 probes leave a dB or two."""
     graph, quantized, images, noise = measured
-    expected = execute.logits(graph, images)
+    expected = execute.answers(graph, images)
     off = {}
     for op in graph.operators[1:]:
         alone = QuantizedGraph(
             graph=graph, tensors={op.name: quantized.tensors[op.name]}, layers={}
         )
-        real = decibels(simulate.logits(alone, images), expected)
+        real = decibels(simulate.answers(alone, images), expected)
         off[op.name] = 10 * np.log10(noise.by_tensor[op.name]) - real
         if op.name in quantized.layers:
             rounded = with_rounded_weights(graph, quantized, op.name, images)
-            real = decibels(execute.logits(rounded, images), expected)
+            real = decibels(execute.answers(rounded, images), expected)
             off[f"{op.name} weights"] = 10 * np.log10(noise.by_weights[op.name]) - real
     assert len(off) == 29 + 28
     assert np.median(np.abs(list(off.values()))) < 2
@@ -160,7 +161,8 @@ def test_cost_counts_work_bytes_and_conversions():
             bias=np.zeros(2, np.float32),
         ),
     )
-    graph = Graph(name="g", operators=operators, shapes=infer_shapes(operators, (3, 4, 4)))
+    shapes = infer_shapes(operators, (3, 4, 4))
+    graph = Graph(name="g", operators=operators, shapes=shapes, outputs={"fc": LOGITS})
     work, weights = 12 * 16 + 36 * 16 + 8, 12 + 36 + 8
     convert = sensitivity.CONVERTED
     assert sensitivity.cost(graph, []) == 0

@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -313,7 +313,9 @@ def export(name: str, path: Path, *, resolution: int = 224) -> None:
     export_module(build(name, resolution=resolution), path, resolution=resolution)
 
 
-def export_module(model: nn.Module, path: Path, *, resolution: int) -> None:
+def export_module(
+    model: nn.Module, path: Path, *, resolution: int, outputs: Sequence[str] = ("logits",)
+) -> None:
     """Write a module as ONNX with torch's older exporter, which needs no further package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -322,7 +324,7 @@ def export_module(model: nn.Module, path: Path, *, resolution: int) -> None:
             (torch.zeros(1, 3, resolution, resolution),),
             str(path),
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=list(outputs),
             opset_version=OPSET,
             dynamo=False,
         )
