@@ -53,7 +53,9 @@ def with_rounded_weights(graph, quantized, name, images):
     means = []
     for op in (rounded, operators[place]):
         head = (*operators[:place], replace(op, activation=None))
-        means.append(collect(replace(graph, operators=head), images)[name].mean)
+        means.append(
+            collect(replace(graph, operators=head, outputs={name: name}), images)[name].mean
+        )
     operators[place] = replace(
         rounded, bias=(rounded.bias - (means[0] - means[1])).astype(np.float32)
     )
