@@ -65,6 +65,7 @@ def compare(
     With a limit, ends with 1 unless it holds for the whole interval. Two records of one launch each
     cannot tell latencies apart; edgenet profile NEW --against BASE can.
     """
+    from edgenet.measure.comparison import check_alike
     from edgenet.measure.comparison import compare as run
     from edgenet.measure.gates import Limits, Outcome, judge
     from edgenet.report.comparison import (
@@ -86,6 +87,8 @@ def compare(
         check_writable(output)
     if new is None:
         found = read_comparison(base)
+        if not allow_unlike:
+            check_alike(found)
     else:
         found = run(read_document(base), read_document(new), allow_unlike=allow_unlike)
     gates = judge(found, limits)

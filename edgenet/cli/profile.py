@@ -58,8 +58,7 @@ def profile(
         Path | None,
         typer.Option(
             metavar="BASE",
-            help="Another bundle: both take turns on this machine, and what is told is how BUNDLE "
-            "differs from BASE.",
+            help="Another bundle, to hold BUNDLE against: both run by turns, in many launches.",
         ),
     ] = None,
     launches: Annotated[
@@ -122,7 +121,8 @@ def profile(
 ) -> None:
     """Measure load, first inference, back-to-back and paced latency, memory and layers.
 
-    Each artefact runs in a process of its own. Ctrl-C keeps what was measured.
+    Each artefact runs in a process of its own. Ctrl-C keeps what was measured. With --against, the
+    artefacts of two bundles take turns, and the report is of what differs.
     """
     refuse_what_does_not_fit(context, against)
     if against is not None:

@@ -132,13 +132,7 @@ def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Com
             *(of_records(p.base, p.new, [change.name for change in p.latencies]) for p in pairs),
         ]
     )
-    if conditions.differences and not allow_unlike:
-        raise NotComparable(
-            f"{base.source} and {new.source} were not measured alike: "
-            f"{'; '.join(in_words(conditions.differences))}. Measure again alike, or compare all "
-            "the same with --allow-unlike"
-        )
-    return Comparison(
+    comparison = Comparison(
         base=base,
         new=new,
         pairs=pairs,
@@ -146,6 +140,20 @@ def compare(base: Document, new: Document, *, allow_unlike: bool = False) -> Com
         only_new=only_new,
         conditions=conditions,
     )
+    if not allow_unlike:
+        check_alike(comparison)
+    return comparison
+
+
+def check_alike(comparison: Comparison) -> None:
+    """Raise `NotComparable`, naming every condition, when the sides were not measured alike."""
+    unlike = comparison.conditions.differences
+    if unlike:
+        raise NotComparable(
+            f"{comparison.base.source} and {comparison.new.source} were not measured alike: "
+            f"{'; '.join(in_words(unlike))}. Measure again alike, or compare all the same with "
+            "--allow-unlike"
+        )
 
 
 def _match(

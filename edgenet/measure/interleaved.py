@@ -20,8 +20,6 @@ from edgenet.measure.statistics import LEAST_LAUNCHES, Ratio, paired_ratio
 CONFIDENCE = 0.99
 """Of the interval that decides. At 95 %, one in twenty of all equal pairs would be called
 different; docs/decisions/0009-interleaved-launches.md has the figures."""
-BUSY = 0.1
-"""Share of waiting from which on it is told."""
 
 Sides = tuple[float, float]
 """A time of BASE and of NEW in ms."""

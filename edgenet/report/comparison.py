@@ -16,7 +16,7 @@ from edgenet.measure.accuracy import Proportion
 from edgenet.measure.comparison import Comparison, Figure, LatencyChange, Pair
 from edgenet.measure.conditions import in_words
 from edgenet.measure.gates import Gate, Outcome
-from edgenet.measure.interleaved import BUSY, CONFIDENCE, InterleavedLaunch, Interleaving, waited
+from edgenet.measure.interleaved import CONFIDENCE, InterleavedLaunch, Interleaving, waited
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.stored import Document, Record
 from edgenet.report.table import render, size
@@ -34,6 +34,8 @@ DIGITS = {"%": 1, "points": 2}
 """Behind the point, of a change in this unit."""
 FIGURES = ("own", "p50", "p95")
 """Of an interleaved launch."""
+BUSY = 0.1
+"""Share of waiting for a processor from which on it is told."""
 NOT_JUDGED = "-"
 """One number a side, without a scatter to judge it by."""
 APART = (

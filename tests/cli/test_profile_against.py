@@ -97,6 +97,15 @@ def test_gates_decide_how_it_ends(here, capsys, factor, options, code, told):
     assert capsys.readouterr().err == ("" if told is None else f"edgenet: {told}\n")
 
 
+def test_what_was_throttled_is_refused_unless_allowed(here, capsys):
+    unlike = {"condition": "throttled", "base": "yes", "new": "yes", "artifact": None}
+    write_document(Path("hot.json"), {**here, "unlike": [unlike]})
+    assert run(["compare", "hot.json"]) == 1
+    assert "base and new were not measured alike: throttled yes" in capsys.readouterr().err
+    assert run(["compare", "hot.json", "--allow-unlike"]) == 0
+    assert "UNLIKE: throttled yes against yes" in capsys.readouterr().out
+
+
 BAD = [
     ("profile new --against none", 2, "none: no such folder"),
     ("profile new --launches 9", 2, "--launches is of a comparison: give --against"),

@@ -124,6 +124,22 @@ def test_student_t(freedom):
     assert student_t(freedom) == pytest.approx(T_975[freedom], rel=1e-8)
 
 
+T_995 = {1: 63.656741162, 4: 4.604094871, 6: 3.707428021, 30: 2.749995654, 999: 2.580759}
+
+
+@pytest.mark.parametrize("freedom", T_995)
+def test_student_t_at_99_percent(freedom):
+    assert student_t(freedom, confidence=0.99) == pytest.approx(T_995[freedom], rel=1e-6)
+
+
+def test_a_ratio_keeps_its_confidence():
+    ratios = [1.02, 1.01, 1.03, 0.99, 1.00]
+    usual, sure = paired_ratio(ratios), paired_ratio(ratios, confidence=0.99)
+    assert (usual.confidence, sure.confidence) == (0.95, 0.99)
+    assert sure.low < usual.low < usual.value == sure.value
+    assert sure.launches_to_decide(1.03) > usual.launches_to_decide(1.03)
+
+
 def test_a_paired_ratio_by_hand():
     ratios = [1.02, 1.01, 1.03, 0.99, 1.00]
     logs = np.log(ratios)

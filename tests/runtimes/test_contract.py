@@ -146,19 +146,19 @@ def test_operators_take_time(runtime, precision, small_bundle):
     known = [time.duration_ns for time in found.times if time.duration_ns is not None]
     assert min(known) > 0
     assert len(known) > len(found.times) / 2
-    whole_ms = median_run_ms(runtimes.load(runtime, path))
-    # A profiler costs microseconds an operator, and the machine is shared: it is generous.
-    assert 0.3 * whole_ms < times.total_ms < 4 * whole_ms + 0.1
+    # Generous: a profiler costs microseconds an operator, and the machine may be busy meanwhile.
+    quickest_ms = quickest_run_ms(runtimes.load(runtime, path))
+    assert 0.3 * quickest_ms < times.total_ms < 20 * quickest_ms
 
 
-def median_run_ms(session):
+def quickest_run_ms(session):
     taken = []
     for image in np.repeat(IMAGES, 5, axis=0):
         began = time.perf_counter_ns()
         session.run(image[None])
         taken.append(time.perf_counter_ns() - began)
     session.close()
-    return median(taken) / 1e6
+    return min(taken) / 1e6
 
 
 def test_null_has_no_operators(small_bundle):
