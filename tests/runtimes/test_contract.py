@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from statistics import median
 
 import numpy as np
 import pytest
