@@ -24,7 +24,7 @@ from edgenet.measure.comparison import interleaved_changes
 from edgenet.measure.gates import Limits, Outcome, judge
 from edgenet.measure.interleaved import InterleavedLaunch, middle, ratio_of, waited
 from edgenet.measure.launch import Block, Launch
-from edgenet.measure.profile import runnable, shown_images
+from edgenet.measure.profile import NULL, runnable, shown_images
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.timing import Rules
 from edgenet.measure.versus import Place, Plan, Side, summed_up, take_turns, versus
@@ -166,8 +166,7 @@ def compare(place):
 
 def side(bundle, *runtimes, precision=Precision.INT8):
     """The artefacts of some runtimes, or the null runtime in their place."""
-    artifacts = bundle.select(runtimes, (precision,)) if runtimes else ()
-    return Side(bundle=bundle, artifacts=runnable(bundle, artifacts, null=not runtimes))
+    return Side(bundle=bundle, artifacts=runnable(bundle, runtimes or (NULL,), (precision,)))
 
 
 @pytest.fixture(scope="module")
