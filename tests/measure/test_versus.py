@@ -331,7 +331,7 @@ def test_ctrl_c_within_a_block(small_bundle):
         base.open()
         new.open()
         block = base.block(runs=3, seconds=0.02)
-        assert block.elapsed_ns >= sum(block.samples_ns) >= 0.02e9
+        assert block.elapsed_ns >= max(sum(block.samples_ns), 0.02e9)
         assert block.waited_ns is None or block.waited_ns >= 0
         (found,) = take_turns(
             [base, new], replace(SHORT, rounds=1), random.Random(0), threads=1
