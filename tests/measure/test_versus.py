@@ -24,7 +24,7 @@ from edgenet.measure.comparison import interleaved_changes
 from edgenet.measure.gates import Limits, Outcome, judge
 from edgenet.measure.interleaved import InterleavedLaunch, middle, ratio_of, waited
 from edgenet.measure.launch import Block, Launch
-from edgenet.measure.profile import runnable, shown_images
+from edgenet.measure.profile import NULL, runnable, shown_images
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.timing import Rules
 from edgenet.measure.versus import Place, Plan, Side, summed_up, take_turns, versus
@@ -166,8 +166,7 @@ def compare(place):
 
 def side(bundle, *runtimes, precision=Precision.INT8):
     """The artefacts of some runtimes, or the null runtime in their place."""
-    artifacts = bundle.select(runtimes, (precision,)) if runtimes else ()
-    return Side(bundle=bundle, artifacts=runnable(bundle, artifacts, null=not runtimes))
+    return Side(bundle=bundle, artifacts=runnable(bundle, runtimes or (NULL,), (precision,)))
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +331,7 @@ def test_ctrl_c_within_a_block(small_bundle):
         base.open()
         new.open()
         block = base.block(runs=3, seconds=0.02)
-        assert block.elapsed_ns >= sum(block.samples_ns) >= 0.02e9
+        assert block.elapsed_ns >= max(sum(block.samples_ns), 0.02e9)
         assert block.waited_ns is None or block.waited_ns >= 0
         (found,) = take_turns(
             [base, new], replace(SHORT, rounds=1), random.Random(0), threads=1
