@@ -239,7 +239,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 def _how(turns: Interleaving, pairs: Sequence[Pair]) -> Iterator[str]:
     """Yield what must be known of launches in which both sides took turns."""
     if not turns.complete:
-        yield "interrupted: every launch that is here is whole, but not all that was asked for is"
+        yield "interrupted: the launches that are here are whole, but fewer than were asked for"
     yield (
         f"NEW and BASE took turns: {turns.launches} launches of {turns.rounds} rounds, blocks of "
         f"{1000 * turns.block_seconds:g} ms in a drawn order, on {turns.pictures}; intervals of "

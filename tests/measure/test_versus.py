@@ -13,7 +13,6 @@ from threading import Timer
 import fastjsonschema
 import numpy as np
 import pytest
-from conftest import Silent
 
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
@@ -24,7 +23,7 @@ from edgenet.measure.comparison import interleaved_changes
 from edgenet.measure.gates import Limits, Outcome, judge
 from edgenet.measure.interleaved import InterleavedLaunch, middle, ratio_of, waited
 from edgenet.measure.launch import Block, Launch
-from edgenet.measure.profile import runnable, shown_images
+from edgenet.measure.profile import NULL, runnable, shown_images
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.timing import Rules
 from edgenet.measure.versus import Place, Plan, Side, summed_up, take_turns, versus
@@ -34,8 +33,12 @@ from edgenet.report.record import save_document
 
 AT_ONCE = Rules(warm_up_runs=1, warm_up_seconds=0, give_up_seconds=0)
 SHORT = Plan(launches=2, rounds=3, block_seconds=0.005, warm_up=AT_ONCE)
-SILENT = Silent()
 COMMAND = ["edgenet", "profile", "new", "--against", "base"]
+
+
+def quiet(description, *, total=1):
+    """A progress that shows nothing."""
+    return lambda: None
 
 
 def launch(ratio=1.0, *, base_ms=5.0, own=True, p95=True):
@@ -150,7 +153,7 @@ def place():
 def compare(place):
     """A function that lets two sides take turns, briefly."""
 
-    def run(base, new, plan=SHORT, step=SILENT.step):
+    def run(base, new, plan=SHORT, step=quiet):
         return versus(
             base,
             new,
@@ -166,8 +169,7 @@ def compare(place):
 
 def side(bundle, *runtimes, precision=Precision.INT8):
     """The artefacts of some runtimes, or the null runtime in their place."""
-    artifacts = bundle.select(runtimes, (precision,)) if runtimes else ()
-    return Side(bundle=bundle, artifacts=runnable(bundle, artifacts, null=not runtimes))
+    return Side(bundle=bundle, artifacts=runnable(bundle, runtimes or (NULL,), (precision,)))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +313,7 @@ def test_ctrl_c_keeps_the_launches_that_are_whole(small_bundle, compare, tmp_pat
     assert pair.accuracy_reason == "interrupted before"
     assert not found.interleaving.complete
     assert [reason for _, reason in found.interleaving.not_run] == ["interrupted before"]
-    assert "interrupted: every launch that is here is whole" in comparison_text(found, ())
+    assert "interrupted: the launches that are here are whole" in comparison_text(found, ())
     save_document(comparison_document(found, (), command=COMMAND), tmp_path / "found.json")
     assert not read_comparison(tmp_path / "found.json").interleaving.complete
 
@@ -332,7 +334,7 @@ def test_ctrl_c_within_a_block(small_bundle):
         base.open()
         new.open()
         block = base.block(runs=3, seconds=0.02)
-        assert block.elapsed_ns >= sum(block.samples_ns) >= 0.02e9
+        assert block.elapsed_ns >= max(sum(block.samples_ns), 0.02e9)
         assert block.waited_ns is None or block.waited_ns >= 0
         (found,) = take_turns(
             [base, new], replace(SHORT, rounds=1), random.Random(0), threads=1

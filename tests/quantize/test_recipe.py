@@ -37,7 +37,7 @@ def test_a_file_of_ones_own(tmp_path):
         ('{"ranges": "percentile", "percentile": true}', "percentile is true, expected a number"),
         ('{"ranges": "percentile", "percentile": NaN}', "percentile is NaN, expected a number"),
         ('{"ranges": "minmax", "equalise": 1}', "equalise is 1, expected true or false"),
-        ('{"equalise": true}', "lacks 'ranges'"),
+        ('{"equalise": true}', 'lacks "ranges"'),
         ('["minmax"]', "a recipe is a JSON object"),
         ("ranges: minmax", "is not JSON"),
         ("[" * 100_000, "is not JSON"),

@@ -34,7 +34,7 @@ def strict(fashion, tmp_path_factory):
     """A bundle that had to put most layers back, and what its conversion said."""
     progress = Silent()
     folder = tmp_path_factory.mktemp("strict")
-    bundle = limited(fashion, folder, progress, min_sqnr_db=45, max_drop_points=1)
+    bundle = limited(fashion, folder, progress, min_sqnr_db=55, max_drop_points=1)
     return bundle, progress
 
 
@@ -42,8 +42,8 @@ def test_limits_and_what_was_reached_are_recorded(strict):
     bundle, _ = strict
     (int8,) = bundle.quantizations
     nearness, accuracy = int8.limits
-    assert (nearness.option, nearness.unit, nearness.asked) == ("--min-sqnr", DECIBEL, 45)
-    assert nearness.reached == int8.sqnr_db >= 45
+    assert (nearness.option, nearness.unit, nearness.asked) == ("--min-sqnr", DECIBEL, 55)
+    assert nearness.reached == int8.sqnr_db >= 55
     assert (nearness.judged_on, nearness.images) == (int8.judged_on, int8.images)
     assert (accuracy.option, accuracy.unit, accuracy.asked) == ("--max-drop", POINTS, 1)
     assert accuracy.reached <= 1
@@ -61,7 +61,7 @@ def test_they_are_told(strict):
     assert first.startswith(f"int8: {len(int8.float_layers)} of 28 layers in float: ")
     assert judged.strip().startswith(f"logits {int8.sqnr_db:.1f} dB, top-1 agrees on ")
     assert nearness == (
-        f"  --min-sqnr 45: {int8.sqnr_db:.2f} dB on held-out calibration images (n = 32)"
+        f"  --min-sqnr 55: {int8.sqnr_db:.2f} dB on held-out calibration images (n = 32)"
     )
     assert accuracy.startswith("  --max-drop 1: top-1 ")
     assert accuracy.endswith(" points on fashion-mnist (n = 50)")
@@ -74,7 +74,7 @@ def test_mostly_float_is_warned_of(strict, fashion, tmp_path):
     assert count > LAYERS / 2
     (warning,) = (text for text in progress.warnings if "mostly" in text)
     assert warning.startswith(
-        f"int8 is mostly float: --min-sqnr 45 and --max-drop 1 put {count} of 28 layers back"
+        f"int8 is mostly float: --min-sqnr 55 and --max-drop 1 put {count} of 28 layers back"
     )
     easy = Silent()
     limited(fashion, tmp_path, easy, min_sqnr_db=20)
