@@ -16,6 +16,8 @@ from edgenet.graph import LOGITS
 from edgenet.runtimes import OperatorTime, OperatorTimes
 
 BETWEEN = "(between layers)"
+FUSED = "fused "
+"""What ONNX Runtime puts before the name of a layer that took in its activation."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 MARKS = "./_"
 """Characters that may follow a layer's name in an operator's."""
@@ -72,6 +74,7 @@ def owner(operator: str, layers: Sequence[str], made_by: Mapping[str, str] = NO_
     `made_by` names the layers that make the outputs, by what every artefact calls these; the last
     layer's is `logits` where it says nothing.
     """
+    operator = operator.removeprefix(FUSED)
     own = {name: name for name in layers}
     last = {LOGITS: layers[-1]} if layers and not made_by else {}
     aliases = {**last, **made_by, **own}

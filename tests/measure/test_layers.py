@@ -40,6 +40,7 @@ def folded(*times, layers=LAYERS, by="profiler"):
         ("conv_pw_1_0", "conv_pw_1"),
         ("conv_pw_100", "conv_pw"),  # no layer of that number: the name before its mark
         ("conv_pw_10.linear_f32_u8_pool", "conv_pw_10"),
+        ("fused fc.linear", "fc"),
         ("logits", "fc"),
         ("logits/softmax", "fc"),
         ("logits2", BETWEEN),
