@@ -11,25 +11,29 @@ TFLITE_VENV := .venv-tflite
 # On shared cores torch with two threads can be ten times slower than with one.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test check setup system clean
+.PHONY: demo test check setup system system-tests clean
 
 demo: setup system
 	$(BIN)/edgenet summary
 	$(BIN)/edgenet convert mobilenet_v1 -o bundles/mobilenet_v1 --force
 	$(BIN)/edgenet evaluate bundles/mobilenet_v1 --data photographs
 
-test: setup system $(TFLITE_VENV)/.ready check
+test: setup system system-tests $(TFLITE_VENV)/.ready check
 	$(BIN)/python -m pytest
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools/virtual_board/cli.py tools/bench/arm_instructions.py
 
 setup: $(VENV)/.ready
 
 system:
-	tools/install_system_packages.sh
+	tools/install_system_packages.sh demo
+
+system-tests:
+	tools/install_system_packages.sh tests
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	tools/make_venv.sh $(PYTHON) $(VENV) -c constraints.txt -e '.[convert,board]' --group dev

@@ -1,6 +1,22 @@
-"""`python -m edgenet`."""
+"""The program `edgenet`, also as `python -m edgenet`."""
 
-from edgenet.cli import main
+import sys
+
+from edgenet import interruption
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    interruption.watch()  # first of all: what is imported next takes a while
+    try:
+        from edgenet import cli
+    except BaseException:
+        if not interruption.happened():
+            raise
+        print(interruption.MESSAGE, file=sys.stderr)
+        sys.exit(interruption.EXIT_CODE)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
 SCHEMA_VERSION = "1.2"
+DECIBEL, POINTS = "dB", "points"
+"""Units of limits for the loss: of the logits' SQNR, of top-1 accuracy in percent."""
 AGAIN = "copy the bundle again or convert again"
 
 
@@ -105,6 +108,29 @@ class CalibrationIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitResult:
+    """A limit for the loss that was asked for, and what a quantised model reached."""
+
+    option: str
+    """The option of `convert` that set it."""
+    unit: str
+    """`DECIBEL`, of which there must be as many at least, or `POINTS` lost at most."""
+    asked: float
+    reached: float | None
+    """Below 0 for points that were gained; None for logits bit-identical to the reference's."""
+    judged_on: str
+    """Which images it was measured on."""
+    images: int
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether it is as near, or loses as little, as was asked."""
+        if self.reached is None:
+            return True
+        return self.reached >= self.asked if self.unit == DECIBEL else self.reached <= self.asked
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantization:
     """One quantised model: what stayed in float, and how near it came to the reference."""
 
@@ -120,8 +146,17 @@ class Quantization:
     images: int
     judged_on: str
     """Which images these are."""
+    weighted_layers: int | None = None
+    """How many layers have weights, those in float included; None before schema version 1.2."""
+    limits: tuple[LimitResult, ...] = ()
+    """What was asked of it; unknown, so empty, before schema version 1.2."""
     cosine: float | None = None
     """Between all outputs and the reference's; None before schema version 1.2."""
+
+    @property
+    def is_mostly_float(self) -> bool:
+        """Tell whether more than half of its layers compute in float."""
+        return 2 * len(self.float_layers) > (self.weighted_layers or math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -573,6 +608,10 @@ def _quantization(entry: dict[str, Any]) -> Quantization:
         agreement_right=judged["agreement"] and judged["agreement"]["right"],
         images=judged["images"],
         judged_on=judged["on"],
+        weighted_layers=entry.get("weighted_layers"),
+        limits=tuple(
+            LimitResult(**_known_fields(LimitResult, limit)) for limit in entry.get("limits", ())
+        ),
         cosine=judged.get("cosine"),
     )
 
@@ -593,6 +632,8 @@ def _quantization_entry(found: Quantization) -> dict[str, Any]:
             "cosine": found.cosine,
             "agreement": None if right is None else {"right": right, "percent": percent},
         },
+        "weighted_layers": found.weighted_layers,
+        "limits": [asdict(limit) for limit in found.limits],
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from virtual_board import VirtualBoard, started
 
 from edgenet.bundle import Bundle, load_bundle
 from edgenet.convert.calibration import Calibration
@@ -19,6 +22,9 @@ from edgenet.models.fold import fold
 from edgenet.models.weights import Choices, Reference, load_reference
 from edgenet.preprocess import UInt8Array, prepare
 from edgenet.quantize.recipe import load_recipe
+
+# Tests import openvino themselves; edgenet does it so that nothing is sent (docs/privacy.md).
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)
@@ -80,6 +86,13 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 def small_bundle(fashion: Reference, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle of `fashion` with every artefact. Read only: copy its `root` to change it."""
     return convert_quietly(fashion, tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def pi5() -> Iterator[VirtualBoard]:
+    """A virtual Raspberry Pi 5 without network, booted once. Leave on it only what you name."""
+    with started("pi5", f"tests-pi5-{os.getpid()}") as board:
+        yield board
 
 
 def folded(reference: Reference) -> Graph:

@@ -14,6 +14,7 @@ from edgenet.bundle import (
     QUANTIZATION,
     BundleFile,
     GoldenFiles,
+    LimitResult,
     Precision,
     Quantization,
     combined_sha256,
@@ -58,7 +59,7 @@ def test_explains_itself(small_bundle):
 
 @pytest.fixture
 def full(root, small_bundle):
-    """A bundle with all that schema version 1.1 added."""
+    """A bundle with all that schema versions 1.1 and 1.2 added."""
     plain_artifacts = [found for found in small_bundle.artifacts if found.variant is None]
     (onnx,) = small_bundle.select(("onnxruntime",), (Precision.INT8,))
     paths = (QUANTIZATION, "golden/golden.json", "golden/logits.npy", "golden/0.jpg")
@@ -74,6 +75,17 @@ def full(root, small_bundle):
         agreement_right=131,
         images=133,
         judged_on="photographs",
+        weighted_layers=28,
+        limits=(
+            LimitResult(
+                option="--min-sqnr",
+                unit="dB",
+                asked=27,
+                reached=27.5,
+                judged_on="photographs",
+                images=133,
+            ),
+        ),
     )
     bundle = replace(
         small_bundle,
@@ -115,6 +127,17 @@ def test_what_is_written_is_read(full):
             "cosine": None,
             "agreement": {"right": 131, "percent": 98.5},
         },
+        "weighted_layers": 28,
+        "limits": [
+            {
+                "option": "--min-sqnr",
+                "unit": "dB",
+                "asked": 27,
+                "reached": 27.5,
+                "judged_on": "photographs",
+                "images": 133,
+            }
+        ],
     }
 
 

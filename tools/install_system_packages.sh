@@ -1,10 +1,27 @@
 #!/bin/sh
-# Install the Debian packages that the demo and the tests need; asks for sudo when not root.
+# Install the Debian packages that are needed for: demo, tests. Asks for sudo when not root.
+#   tools/install_system_packages.sh demo
+#   tools/install_system_packages.sh demo tests
 set -eu
 # tuxpaint-stamps-default: the labelled photographs (GPL, so not part of this project)
+demo="tuxpaint-stamps-default"
 # qemu-user: other processors, for the tests that compare their answers
-packages="tuxpaint-stamps-default qemu-user"
+# qemu-system-arm and what follows: the virtual board (tools/virtual_board)
+# gcc, libc6-dev: the plugin that counts instructions (tools/bench)
+tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
+    gcc libc6-dev"
 
+packages=
+for group in "$@"; do
+    case $group in
+    demo) packages="$packages $demo" ;;
+    tests) packages="$packages $tests" ;;
+    *)
+        echo "usage: $0 {demo|tests}..." >&2
+        exit 2
+        ;;
+    esac
+done
 missing=
 for package in $packages; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
@@ -12,7 +29,7 @@ done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "edgenet: not a Debian system; provide /usr/share/tuxpaint/stamps and qemu-x86_64 by hand (missing:$missing)" >&2
+    echo "edgenet: not a Debian system; provide by hand what these packages hold:$missing" >&2
     exit 1
 fi
 as_root=

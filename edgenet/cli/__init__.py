@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from edgenet import __version__
+from edgenet import __version__, interruption
 from edgenet.cli import classify, convert, diagnose, evaluate, inspect, summary, verify
 from edgenet.errors import EdgenetError
 
@@ -53,6 +53,7 @@ def _options(
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    interruption.watch()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
@@ -67,22 +68,28 @@ def run(arguments: list[str]) -> int:
             prog_name="edgenet",
             standalone_mode=False,
         )
+        interruption.check()
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
-    except EdgenetError as error:
-        return _fail(str(error), error.exit_code, debug=debug)
-    except _USAGE_FAULT as fault:
-        return _fail(_usage_message(fault), 2)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", 1, debug=debug)
+        return _interrupted()
     except Exception as error:
-        return _fail(
-            f"bug in edgenet: {type(error).__name__}: {error} (--debug shows where)", 1, debug=debug
-        )
-    if code == 130:
-        return _fail("interrupted", 130)
+        if interruption.happened():  # whatever became of it on its way here
+            return _interrupted()
+        return _fail(*_told(error), debug=debug and not isinstance(error, _USAGE_FAULT))
+    if code == interruption.EXIT_CODE:
+        return _interrupted()
     return code if isinstance(code, int) else 0
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """Return the one line that tells a failure, and the exit code."""
+    if isinstance(error, EdgenetError):
+        return str(error), error.exit_code
+    if isinstance(error, _USAGE_FAULT):
+        return _usage_message(error), 2
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    return f"bug in edgenet: {type(error).__name__}: {error} (--debug shows where)", 1
 
 
 def _usage_message(fault: Any) -> str:
@@ -96,6 +103,11 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
         traceback.print_exc()
     print("edgenet: " + " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def _interrupted() -> int:
+    print(interruption.MESSAGE, file=sys.stderr)
+    return interruption.EXIT_CODE
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

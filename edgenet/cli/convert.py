@@ -20,7 +20,10 @@ from edgenet.cli.output import StepProgress, print_json
 from edgenet.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from edgenet.convert.calibration import Calibration
+    from edgenet.convert.pipeline import Int8Options, Target
     from edgenet.convert.source import Source
     from edgenet.models.weights import Choices
 
@@ -36,6 +39,9 @@ Examples:
 """
 
 BUILT_IN_MODEL = "mobilenet_v1"
+LARGEST_SQNR_DB = 200
+"""Beyond what float32 itself can hold; keeps infinity out."""
+MOST_POINTS = 100
 
 
 def convert(
@@ -103,7 +109,8 @@ def convert(
         str | None,
         typer.Option(
             metavar="DIR|CSV",
-            help="Pictures like those the camera will see, for INT8. Default: the embedded set.",
+            help="Pictures like those the camera will see, for INT8 and to check every file. "
+            "Default: the embedded set.",
         ),
     ] = None,
     samples: Annotated[
@@ -111,11 +118,12 @@ def convert(
         typer.Option(min=1, metavar="N", help="Calibration images to draw. Default: 128."),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME|FILE", help="minmax, percentile, mse, entropy, or a JSON file of yours."
+            metavar="NAME|FILE",
+            help="minmax, percentile, mse, entropy, or a JSON file of yours. Default: minmax.",
         ),
-    ] = "minmax",
+    ] = None,
     full_integer: Annotated[
         bool,
         typer.Option(
@@ -125,13 +133,19 @@ def convert(
     min_sqnr: Annotated[
         float | None,
         typer.Option(
-            metavar="DB", help="Put layers back in float until INT8's logits are this near."
+            min=0,
+            max=LARGEST_SQNR_DB,
+            metavar="DB",
+            help="Put layers back in float until INT8's logits are this near.",
         ),
     ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="POINTS", help="The same until top-1 on --data falls by no more."
+            min=0,
+            max=MOST_POINTS,
+            metavar="POINTS",
+            help="The same until top-1 on --data falls by no more.",
         ),
     ] = None,
     data: Annotated[
@@ -149,23 +163,21 @@ def convert(
         import torch
 
         from edgenet.convert import pipeline
-        from edgenet.quantize.recipe import load_recipe
     from edgenet.bundle import load_bundle
-    from edgenet.data.dataset import open_dataset
-    from edgenet.report.inspection import artifact_table, bundle_document
+    from edgenet.report.inspection import artifact_table, bundle_document, quantization_text
 
     targets = pipeline.select_targets(split(runtime), precisions(precision))
-    if max_drop is not None and data is None:
-        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
-    if data is not None and max_drop is None:
-        raise UsageError("--data is for --max-drop; give how many points may be lost")
-    int8 = pipeline.Int8Options(
-        recipe=load_recipe(recipe),
-        full_integer=full_integer,
-        min_sqnr_db=min_sqnr,
-        max_drop_points=max_drop,
-        labelled=None if data is None else open_dataset(data, labelled=True),
+    _check_int8_is_written(
+        targets,
+        {
+            "--recipe": recipe,
+            "--full-integer": full_integer or None,
+            "--min-sqnr": min_sqnr,
+            "--max-drop": max_drop,
+        },
     )
+    _check_samples(samples, min_sqnr)
+    int8 = _int8_options(recipe, full_integer, min_sqnr, max_drop, data)
     torch.set_num_threads(1)  # sums in another order would give other bytes on other machines
     choices = _choices(width_multiplier, resolution, activation, padding, labels, seed)
     source = (
@@ -177,7 +189,7 @@ def convert(
             crop_fraction,
             split(take),
         )
-        if model.endswith(".onnx")
+        if _is_onnx(model)
         else _reference_source(_weights(model, weights), choices, mean, std, take)
     )
     with StepProgress() as progress:
@@ -196,6 +208,59 @@ def convert(
     else:
         typer.echo(f"{output}: {bundle.name}, bundle {bundle.sha256[:12]}\n")
         typer.echo(artifact_table(bundle))
+        if bundle.quantizations:
+            typer.echo("\n" + quantization_text(bundle))
+
+
+def _check_int8_is_written(targets: Sequence[Target], options: Mapping[str, object]) -> None:
+    """Raise `UsageError` for options of INT8 (None where not given) that would do nothing."""
+    from edgenet.bundle import Precision
+
+    idle = [name for name, value in options.items() if value is not None]
+    if idle and all(target.precision is not Precision.INT8 for target in targets):
+        raise UsageError(
+            f"{', '.join(idle)}: nothing in INT8 is written; leave it out, or add int8 to "
+            "--precision"
+        )
+
+
+def _check_samples(samples: int | None, min_sqnr: float | None) -> None:
+    """Raise `UsageError` where so few images are asked for that none can judge."""
+    from edgenet.convert.calibration import FEWEST_TO_HOLD_OUT
+
+    if min_sqnr is not None and samples is not None and samples < FEWEST_TO_HOLD_OUT:
+        raise UsageError(
+            f"--samples {samples}: --min-sqnr judges on a quarter of the calibration set; give "
+            f"--samples {FEWEST_TO_HOLD_OUT} or more"
+        )
+
+
+def _int8_options(
+    recipe: str | None,
+    full_integer: bool,
+    min_sqnr: float | None,
+    max_drop: float | None,
+    data: str | None,
+) -> Int8Options:
+    from edgenet.convert.pipeline import Int8Options
+    from edgenet.data.dataset import open_dataset
+    from edgenet.quantize.recipe import DEFAULT, load_recipe
+
+    if max_drop is not None and data is None:
+        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
+    if data is not None and max_drop is None:
+        raise UsageError("--data is for --max-drop; give how many points may be lost")
+    return Int8Options(
+        recipe=load_recipe(DEFAULT if recipe is None else recipe),
+        full_integer=full_integer,
+        min_sqnr_db=min_sqnr,
+        max_drop_points=max_drop,
+        labelled=None if data is None else open_dataset(data, labelled=True),
+    )
+
+
+def _is_onnx(file: str) -> bool:
+    return Path(file).suffix.lower() == ".onnx"
 
 
 def _reference_source(
@@ -271,6 +336,11 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 def _weights(model: str, weights: str | None) -> str:
     """Return which weights the two ways of naming them mean."""
+    if weights is not None and _is_onnx(weights):
+        raise UsageError(
+            f"--weights {weights}: an ONNX file brings its own layers; give it as MODEL: "
+            f"edgenet convert {weights} --mean ... --std ... -o BUNDLE"
+        )
     if model == BUILT_IN_MODEL:
         return weights or "imagenet"
     if not Path(model).is_file():

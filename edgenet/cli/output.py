@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from edgenet import interruption
+
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
@@ -23,9 +25,13 @@ def warn(message: str) -> None:
 
 
 class StepProgress:
-    """Steps with their time on stderr: a moving bar on a terminal, a line a step elsewhere."""
+    """Steps with their time on stderr: a moving bar on a terminal, a line a step elsewhere.
+
+    Wherever a step begins or a part of it is done, a Ctrl-C that got lost is raised again.
+    """
 
     def __enter__(self) -> StepProgress:
+        interruption.check()
         self._bar: Any = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -58,13 +64,20 @@ class StepProgress:
 
     def step(self, description: str, *, total: int = 1) -> Callable[[], None]:
         """Begin a step of `total` parts; the function returned marks one as done."""
+        interruption.check()
         if self._bar is not None:
             task = self._bar.add_task(description, total=total)
-            return lambda: self._bar.advance(task)
+
+            def advance() -> None:
+                interruption.check()
+                self._bar.advance(task)
+
+            return advance
         started, left = time.monotonic(), total
 
         def done() -> None:
             nonlocal left
+            interruption.check()
             left -= 1
             if left == 0:
                 seconds = time.monotonic() - started

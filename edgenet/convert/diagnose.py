@@ -9,9 +9,8 @@ from edgenet.bundle import Bundle
 from edgenet.convert.calibration import Progress, labelled_images
 from edgenet.convert.remake import Remade, remake
 from edgenet.data.hygiene import check_disjoint
-from edgenet.data.labels import accepted_indices
+from edgenet.data.labels import accepted_in
 from edgenet.data.sample import Dataset
-from edgenet.errors import BadData
 from edgenet.measure.accuracy import Accuracy
 from edgenet.quantize.diagnosis import (
     LayerDiagnosis,
@@ -121,12 +120,7 @@ def _no_accuracy(bundle: Bundle, labelled: Dataset | None) -> str | None:
 
 
 def _labelled_jury(bundle: Bundle, remade: Remade, dataset: Dataset, progress: Progress) -> Jury:
-    if dataset.classes not in (None, len(bundle.labels)):
-        raise BadData(
-            f"the data set {dataset.name} has {dataset.classes} classes and this bundle "
-            f"{len(bundle.labels)}; give --data pictures that fit it"
-        )
-    accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
+    accepted = accepted_in(dataset, bundle.labels)
     inputs, labels, named = labelled_images(dataset, remade.source, accepted, progress)
     check_disjoint(remade.images.sha256, named)
     return jury(

@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-import openvino as ov
-
 from edgenet.convert import onnx
 from edgenet.convert.description import Description
 from edgenet.graph import Graph, QuantizedGraph
+from edgenet.runtimes.openvino import without_telemetry
+
+with without_telemetry():
+    import openvino as ov
 
 
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:

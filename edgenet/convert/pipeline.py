@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,11 +21,14 @@ import numpy as np
 import edgenet
 from edgenet import runtimes
 from edgenet.bundle import (
+    DECIBEL,
     LABELS,
+    POINTS,
     QUANTIZATION,
     Artifact,
     Bundle,
     GoldenFiles,
+    LimitResult,
     Output,
     Precision,
     Quantization,
@@ -36,6 +39,7 @@ from edgenet.bundle import (
     write_manifest,
 )
 from edgenet.convert.calibration import (
+    FEWEST_TO_HOLD_OUT,
     Calibration,
     CalibrationImages,
     Progress,
@@ -48,13 +52,13 @@ from edgenet.convert.description import Description
 from edgenet.convert.golden import choose_pictures, spread_pictures, write_golden
 from edgenet.convert.source import Source
 from edgenet.data.hygiene import check_disjoint
-from edgenet.data.labels import accepted_indices
+from edgenet.data.labels import accepted_in
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
 from edgenet.golden import split
-from edgenet.graph import Float32Array
-from edgenet.measure.agreement import Agreement
-from edgenet.quantize import execute
+from edgenet.graph import Float32Array, QuantizedGraph
+from edgenet.measure.agreement import Agreement, closeness
+from edgenet.quantize import execute, simulate
 from edgenet.quantize.document import document
 from edgenet.quantize.form import (
     Calibrated,
@@ -67,12 +71,20 @@ from edgenet.quantize.form import (
     make_form,
 )
 from edgenet.quantize.recipe import Recipe
+from edgenet.wording import counted
 
 FLOAT32_TOLERANCE = 1e-4
 """Largest difference that a float32 artefact's output may have, in parts of its largest value."""
 CHECKED_IMAGES = 4
 """How many calibration images each artefact is run on before it may leave."""
+STRAY_DB = 6.0
+"""By how much an INT8 artefact's SQNR may be below that of its form simulated: runtimes round
+differently, and a network that multiplies small errors shows it."""
+NEAR_DB = 30.0
+"""An SQNR from which on it is rounding that differs and nothing else."""
 TENSORRT = "tensorrt"
+MEASURES_KEPT = 4
+"""How many forms' measures are remembered: of those that are made last, one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +144,27 @@ class Int8Options:
     labelled: Dataset | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _JudgedLimit(Limit):
+    """A limit with whom it is judged by, so that the manifest can tell what came of it."""
+
+    judges: Jury
+
+    def result_of(self, form: Form) -> LimitResult:
+        """Return what `form` reached."""
+        reached = self.measure(form.quantized)
+        # A limit counts up towards the better: points that may be lost are below 0 there.
+        sign = 1 if self.unit == DECIBEL else -1
+        return LimitResult(
+            option=self.name,
+            unit=self.unit,
+            asked=abs(self.allowed),
+            reached=sign * reached + 0.0 if np.isfinite(reached) else None,
+            judged_on=self.judges.on,
+            images=len(self.judges.images),
+        )
+
+
 def select_targets(
     requested_runtimes: Sequence[str], precisions: Sequence[Precision]
 ) -> tuple[Target, ...]:
@@ -173,33 +206,25 @@ def convert(
     cannot be held to; nothing is left behind then.
     """
     _check_packages(targets)
-    if int8.max_drop_points is not None and not source.graph.is_classifier:
-        names = ", ".join(source.graph.outputs.values())
-        raise BadData(
-            f"{source.name}: is no classifier (its outputs are {names}), and --max-drop needs one; "
-            "use --min-sqnr"
-        )
+    _check_labelled(source, int8)
     for note in source.notes:
         progress.warn(note)
     with new_bundle(destination, replace=replace) as folder:
         integer = any(target.precision is Precision.INT8 for target in targets)
         images = read_images(calibration, source, progress, strict=integer)
+        _check_held_out(images, int8)
         forms: dict[str, Form] = {}
         quantizations: tuple[Quantization, ...] = ()
         if integer:
             forms, quantizations = _quantize(
                 folder, source, images, targets, int8, progress, seed=calibration.seed
             )
-        outputs = tuple(
-            Output(name=name, shape=shape) for name, shape in source.graph.output_shapes.items()
-        )
+        _warn_of_float(quantizations, progress)
         if source.labels:
             _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, outputs, images, progress)
-        golden = _write_golden(
-            folder, source, outputs, images, artifacts, forms, quantizations, progress
-        )
+        _check(folder, artifacts, source, images, forms, progress)
+        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
         paths = [
             *((LABELS,) if source.labels else ()),
             *((QUANTIZATION,) if integer else ()),
@@ -215,7 +240,7 @@ def convert(
                 mean=source.mean,
                 std=source.std,
                 preprocessing=source.preprocessing,
-                outputs=outputs,
+                outputs=_outputs(source),
                 labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
@@ -235,6 +260,48 @@ def _check_packages(targets: Sequence[Target]) -> None:
     for writer in dict.fromkeys(target.writer for target in targets):
         with needs_extra("convert"):
             importlib.import_module(f"edgenet.convert.{writer}")
+
+
+def _outputs(source: Source) -> tuple[Output, ...]:
+    shapes = source.graph.output_shapes
+    return tuple(Output(name=name, shape=shape) for name, shape in shapes.items())
+
+
+def _check_labelled(source: Source, int8: Int8Options) -> None:
+    """Raise before the work what a limit for accuracy could not be judged by."""
+    if int8.max_drop_points is None:
+        return
+    if not source.graph.is_classifier:
+        names = ", ".join(source.graph.outputs.values())
+        raise BadData(
+            f"{source.name}: is no classifier (its outputs are {names}), and --max-drop needs one; "
+            "use --min-sqnr"
+        )
+    if not source.model.trained:
+        raise UsageError(
+            "--max-drop: the weights are random, so their accuracy means nothing; use --min-sqnr, "
+            "or give trained weights"
+        )
+    accepted_in(_labelled(int8), source.labels)
+
+
+def _check_held_out(images: CalibrationImages, int8: Int8Options) -> None:
+    if int8.min_sqnr_db is not None and not images.held_out:
+        raise BadData(
+            "--min-sqnr judges on a quarter of the calibration set, which has "
+            f"{counted(len(images.inputs), 'image')}; give {FEWEST_TO_HOLD_OUT} images or more"
+        )
+
+
+def _warn_of_float(quantizations: Sequence[Quantization], progress: Progress) -> None:
+    for found in quantizations:
+        if found.limits and found.is_mostly_float:
+            asked = " and ".join(f"{limit.option} {limit.asked:g}" for limit in found.limits)
+            progress.warn(
+                f"{found.name} is mostly float: {asked} put {len(found.float_layers)} of "
+                f"{found.weighted_layers} layers back; allow more loss, or see whether it is "
+                "still worth its size and speed"
+            )
 
 
 def _write_labels(labels: tuple[str, ...], path: Path) -> None:
@@ -268,7 +335,7 @@ def _quantize(
     forms = _make_forms(calibrated, limits, targets, int8, progress)
     done = progress.step("judge INT8", total=len(forms))
     quantizations = tuple(
-        _judged(name, form, judges, int8.recipe, done) for name, form in forms.items()
+        _judged(name, form, judges, limits, int8.recipe, done) for name, form in forms.items()
     )
     text = json.dumps(document(forms, calibrated, hygiene), indent=1) + "\n"
     (folder / QUANTIZATION).write_text(text, "utf-8")
@@ -315,29 +382,38 @@ def _limits(
     int8: Int8Options,
     judges: Jury,
     progress: Progress,
-) -> list[Limit]:
+) -> list[_JudgedLimit]:
+    """Return the limits; what they measure of a form is remembered, as it is asked repeatedly."""
     limits = []
     if int8.min_sqnr_db is not None:
-        if not images.held_out:
-            raise BadData(
-                "--min-sqnr judges on a quarter of the calibration set; give 8 images or more"
-            )
+
+        @lru_cache(MEASURES_KEPT)
+        def sqnr_db(form: QuantizedGraph) -> float:
+            return _decibel(judges.agreement(form).sqnr_db)
+
         limits.append(
-            Limit(
+            _JudgedLimit(
                 name="--min-sqnr",
-                unit="dB",
+                unit=DECIBEL,
                 allowed=int8.min_sqnr_db,
-                measure=lambda form: _decibel(judges.agreement(form).sqnr_db),
+                measure=sqnr_db,
+                judges=judges,
             )
         )
     if int8.max_drop_points is not None:
         labelled = _labelled_jury(source, images, int8, progress)
+
+        @lru_cache(MEASURES_KEPT)
+        def gain(form: QuantizedGraph) -> float:
+            return -labelled.drop(form)
+
         limits.append(
-            Limit(
+            _JudgedLimit(
                 name="--max-drop",
-                unit="points",
+                unit=POINTS,
                 allowed=-int8.max_drop_points,
-                measure=lambda form: -labelled.drop(form),
+                measure=gain,
+                judges=labelled,
             )
         )
     return limits
@@ -346,17 +422,26 @@ def _limits(
 def _labelled_jury(
     source: Source, images: CalibrationImages, int8: Int8Options, progress: Progress
 ) -> Jury:
-    dataset = int8.labelled
-    if dataset is None:
-        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
-    accepted = [accepted_indices(sample, source.labels) for sample in dataset.samples]
+    dataset = _labelled(int8)
+    accepted = accepted_in(dataset, source.labels)
     inputs, labels, named = labelled_images(dataset, source, accepted, progress)
     check_disjoint(images.sha256, named)
     return jury(dataset.name, source.graph, inputs, labels)
 
 
+def _labelled(int8: Int8Options) -> Dataset:
+    if int8.labelled is None:
+        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
+    return int8.labelled
+
+
 def _judged(
-    name: str, form: Form, judges: Jury, recipe: Recipe, done: Callable[[], None]
+    name: str,
+    form: Form,
+    judges: Jury,
+    limits: Sequence[_JudgedLimit],
+    recipe: Recipe,
+    done: Callable[[], None],
 ) -> Quantization:
     found = judges.agreement(form.quantized)
     done()
@@ -368,6 +453,8 @@ def _judged(
         agreement_right=found.top1.right if isinstance(found, Agreement) else None,
         images=len(judges.images),
         judged_on=judges.on,
+        weighted_layers=len(form.calibrated.reference.weighted()),
+        limits=tuple(limit.result_of(form) for limit in limits),
         cosine=found.cosine,
     )
 
@@ -405,18 +492,32 @@ def _check(
     folder: Path,
     artifacts: Sequence[Artifact],
     source: Source,
-    outputs: Sequence[Output],
     images: CalibrationImages,
+    forms: Mapping[str, Form],
     progress: Progress,
 ) -> None:
     """Run every artefact against the original; raises `ConversionFailed` for one that must stay.
+
+    A float32 file must answer as the original does; one in INT8 may be off by what its own form is
+    off by when it is simulated, and by `STRAY_DB` more.
 
     An artefact whose runtime is not installed here is named and stays unchecked.
     """
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
-    expected = split(source.answers(np.concatenate(inputs)), outputs)
+    outputs = _outputs(source)
     names = [output.name for output in outputs]
+    original = [
+        _Original(name=name, values=values, of=source.original)
+        for name, values in zip(
+            names, split(source.answers(np.concatenate(inputs)), outputs), strict=True
+        )
+    ]
+    _check_reading(source, original, split(execute.answers(source.graph, inputs), outputs))
+    simulated = {
+        name: split(simulate.answers(form.quantized, inputs), outputs)
+        for name, form in forms.items()
+    }
     for artifact in artifacts:
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0])
@@ -425,15 +526,31 @@ def _check(
             continue
         with closing(session):
             found = np.stack([runtimes.answer(session, image, names) for image in inputs])
-        for name, ours, theirs in zip(names, split(found, outputs), expected, strict=True):
-            _check_output(artifact, name, ours, theirs, source.original)
+        meant = simulated.get(artifact.quantization or "", [None] * len(outputs))
+        for part in zip(original, split(found, outputs), meant, strict=True):
+            _check_output(artifact, *part)
         done()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Original:
+    """What one output is to be."""
+
+    name: str
+    values: Float32Array
+    """(pictures, values)."""
+    of: str
+    """What gives these answers."""
+
+
 def _check_output(
-    artifact: Artifact, name: str, found: Float32Array, expected: Float32Array, original: str
+    artifact: Artifact, original: _Original, found: Float32Array, meant: Float32Array | None
 ) -> None:
-    """Hold one output, (pictures, values), against the original's."""
+    """Hold one output of an artefact, (pictures, values), against what it is to be.
+
+    `meant` is what the artefact's INT8 form makes of the pictures when it is simulated.
+    """
+    name, expected = original.name, original.values
     if _is_dead(found, expected) or not np.isfinite(found).all():
         raise ConversionFailed(
             f"{artifact.label}: its {name} are constant or not finite on real images, so it is "
@@ -442,8 +559,17 @@ def _check_output(
     worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
     if artifact.precision is Precision.FLOAT32 and worst > allowed:
         raise ConversionFailed(
-            f"{artifact.label}: a value of {name} differs from {original} by {worst:.2g}, allowed "
-            f"are {allowed:.2g}"
+            f"{artifact.label}: a value of {name} differs from {original.of} by {worst:.2g}, "
+            f"allowed are {allowed:.2g}"
+        )
+    if meant is None:
+        return
+    wanted, reached = (closeness(values, expected).sqnr_db for values in (meant, found))
+    if wanted is not None and reached is not None and reached < min(wanted, NEAR_DB) - STRAY_DB:
+        raise ConversionFailed(
+            f"{artifact.label}: its {name} are {reached:.1f} dB from {original.of}'s where "
+            f"its numbers mean {wanted:.1f} dB, so {artifact.runtime} does not compute what the "
+            "file says; leave it out with --runtime and --precision, and report the network"
         )
 
 
@@ -453,6 +579,19 @@ def _is_dead(found: Float32Array, expected: Float32Array) -> bool:
     return found.shape[1] > 1 and bool((still & ~meant).any() or still.all())
 
 
+def _check_reading(
+    source: Source, original: Sequence[_Original], read: Sequence[Float32Array]
+) -> None:
+    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
+    for output, values in zip(original, read, strict=True):
+        worst, allowed = float(np.abs(values - output.values).max()), _allowed(output.values)
+        if worst > allowed:
+            raise ConversionFailed(
+                f"{source.name}: edgenet's own reading of it differs from {output.of} by "
+                f"{worst:.2g} in {output.name}, allowed are {allowed:.2g}; report the network"
+            )
+
+
 def _allowed(expected: Float32Array) -> float:
     return FLOAT32_TOLERANCE * max(float(np.abs(expected).max()), 1.0)
 
@@ -460,7 +599,6 @@ def _allowed(expected: Float32Array) -> float:
 def _write_golden(
     folder: Path,
     source: Source,
-    outputs: Sequence[Output],
     images: CalibrationImages,
     artifacts: Sequence[Artifact],
     forms: Mapping[str, Form],
@@ -479,7 +617,7 @@ def _write_golden(
         [(sample.name, sample.read()) for sample in chosen],
         source.preprocessing,
         artifacts,
-        outputs=outputs,
+        outputs=_outputs(source),
         quantizations=quantizations,
         output_steps={name: form.output_steps for name, form in forms.items()},
         on_artifact=progress.step("golden vectors", total=len(artifacts)),

@@ -8,6 +8,7 @@ network's input of it. Runs on boards.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ def open_dataset(source: str, *, labelled: bool) -> Dataset:
         return BUILT_IN[source]()
     path = Path(source)
     if path.is_dir():
+        _check_listable(path)
         dataset = _labelled_folder(path) if labelled else _folder(path)
     elif path.is_file():
         dataset = _csv(path, labelled=labelled)
@@ -43,7 +45,10 @@ def open_dataset(source: str, *, labelled: bool) -> Dataset:
             f"no data at {source!r}: give a folder, a CSV file, or {' or '.join(BUILT_IN)}"
         )
     if not dataset.samples:
-        raise BadData(f"{path}: holds no pictures")
+        raise BadData(
+            f"{path}: holds no pictures; put some there (JPEG or PNG; in a CSV, one a line), or "
+            "give another"
+        )
     return dataset
 
 
@@ -106,8 +111,27 @@ def _file_sample(file: Path, root: Path, labels: tuple[str, ...]) -> Sample:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return every file below `folder`: what is no picture is reported when it is read."""
-    return sorted(file for file in folder.rglob("*") if file.is_file() and _visible(file, folder))
+    """Return every file below `folder`: what is no picture is reported when it is read.
+
+    Raises `BadData` for a folder that may not be listed, whose pictures would silently be missing.
+    """
+    found = []
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = (Path(root, name) for name in names if not name.startswith("."))
+        found += [file for file in files if file.is_file()]
+    return sorted(found)
+
+
+def _check_listable(folder: Path) -> None:
+    next(os.walk(folder, onerror=_refuse), None)
+
+
+def _refuse(error: OSError) -> None:
+    raise BadData(
+        f"{error.filename}: cannot be listed ({error.strerror}); give yourself permission to read "
+        "it (chmod u+rx), or another folder"
+    )
 
 
 def _visible(entry: Path, root: Path) -> bool:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edgenet.data.sample import Sample
 from edgenet.errors import BadData
 from edgenet.preprocess import UInt8Array
+from edgenet.wording import counted
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -126,7 +127,8 @@ def inspect_calibration(
     duplicates = len(hashes) - len(set(hashes))
     warnings = (
         _few(len(images)),
-        f"{duplicates} of {len(hashes)} calibration images are duplicates; leave them out"
+        f"{duplicates} of {len(hashes)} calibration images {_are(duplicates, 'duplicate')}; leave "
+        "out what is there twice"
         if duplicates
         else None,
         _one_sided(spread, answers),
@@ -154,8 +156,9 @@ def check_count(count: int, *, asked: int | None, name: str) -> None:
     fewest = FEWEST if asked is None else min(FEWEST, asked)
     if count < fewest:
         raise BadData(
-            f"{name}: {count} calibration images are too few for INT8 ranges; give at least "
-            f"{FEWEST} (better {FEW} or more), or say --samples {max(count, 1)} to mean it"
+            f"{name}: {counted(count, 'calibration image')} {'is' if count == 1 else 'are'} too "
+            f"few for INT8 ranges; give at least {FEWEST} (better {FEW} or more), or say "
+            f"--samples {max(count, 1)} to mean it"
         )
 
 
@@ -169,8 +172,9 @@ def check_disjoint(calibration: Sequence[str], evaluation: Sequence[tuple[str, s
     shared = [name for name, sha256 in evaluation if sha256 in seen]
     if shared:
         raise BadData(
-            f"{len(shared)} of {len(evaluation)} evaluation images are calibration images of this "
-            f"bundle too, the first is {shared[0]}; take them out of one of the two sets"
+            f"{len(shared)} of {len(evaluation)} evaluation images "
+            f"{_are(len(shared), 'calibration image')} of this bundle too, the first is "
+            f"{shared[0]}; take what is in both out of one of the two sets"
         )
 
 
@@ -244,7 +248,7 @@ def _range_shift(
 def _few(count: int) -> str | None:
     if count >= FEW:
         return None
-    return f"only {count} calibration images; {FEW} or more give ranges that hold"
+    return f"only {counted(count, 'calibration image')}; {FEW} or more give ranges that hold"
 
 
 def _one_sided(spread: Spread | None, answers: Answers | None) -> str | None:
@@ -286,6 +290,11 @@ def _unsteady(shift: RangeShift | None) -> str | None:
         f"the range of {shift.tensor} moves by {100 * shift.share:.0f} % between the two halves of "
         "the calibration set; give more pictures, or more varied ones"
     )
+
+
+def _are(count: int, noun: str) -> str:
+    """Return "is a duplicate", "are duplicates"."""
+    return f"is a {noun}" if count == 1 else f"are {noun}s"
 
 
 def _numbers(values: Sequence[float]) -> str:

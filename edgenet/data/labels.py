@@ -5,8 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from edgenet.data.sample import Sample
+from edgenet.data.sample import Dataset, Sample
 from edgenet.errors import BadData
+
+
+def accepted_in(dataset: Dataset, labels: Sequence[str]) -> list[frozenset[int]]:
+    """Return the indices accepted for each sample of a data set, in its order.
+
+    Raises `BadData` when the set counts other classes than `labels` names, or holds a label that is
+    none of them.
+    """
+    if dataset.classes not in (None, len(labels)):
+        raise BadData(
+            f"the data set {dataset.name} has {dataset.classes} classes and this bundle "
+            f"{len(labels)}; give --data that fits it"
+        )
+    return [accepted_indices(sample, labels) for sample in dataset.samples]
 
 
 def accepted_indices(sample: Sample, labels: Sequence[str]) -> frozenset[int]:

@@ -16,7 +16,7 @@ import numpy as np
 from edgenet import runtimes
 from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.data.hygiene import check_disjoint
-from edgenet.data.labels import accepted_indices
+from edgenet.data.labels import accepted_in
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData, BadImage, MissingExtra
 from edgenet.measure.accuracy import Accuracy, score, top_indices
@@ -82,12 +82,7 @@ def evaluate(
     `required`, or every runtime, is not installed.
     """
     bundle.require_classifier("evaluate")
-    if dataset.classes not in (None, len(bundle.labels)):
-        raise BadData(
-            f"the data set {dataset.name} has {dataset.classes} classes and this bundle "
-            f"{len(bundle.labels)}; give --data that fits it"
-        )
-    accepted = [accepted_indices(sample, bundle.labels) for sample in dataset.samples]
+    accepted = accepted_in(dataset, bundle.labels)
     _check_disjoint(bundle, dataset)
     with ExitStack() as stack:
         sessions, not_run = _open(bundle, artifacts, required, threads, stack)

@@ -165,8 +165,10 @@ def run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDA
     Channels come last, as they leave every artefact.
     """
     import onnx
-    import onnxruntime
 
+    from edgenet.runtimes.onnxruntime import package
+
+    onnxruntime = package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -199,8 +199,9 @@ class _Lowering:
             if same_order and view.shape == _seen(padded, channels_last):
                 return replace(view, channels_last=channels_last)
         raise node.refuse(
-            f"reads {_times(view.shape)}, a reshape of {_times(padded)}; edgenet takes batch x "
-            "channels x H x W as the layer before made it"
+            f"reads {_times(view.shape)}, which is a map of {_times(padded)} (channels x height x "
+            "width) put into another shape, as attention needs it; edgenet takes networks of "
+            "convolutions, which keep maps as they are: choose such a one"
         )
 
     def _channels_first(self, node: Node, tensor: str) -> _View:

@@ -215,7 +215,7 @@ def _image_input(graph: Any, resolution: int | None) -> tuple[Any, Literal["NCHW
     if not fixed and resolution is None:
         raise BadWeights(
             f"input {image.name!r} is {shape}, its height and width are open; "
-            "say which resolution to convert it for"
+            "give the side to convert it for, such as --resolution 224"
         )
     wanted = fixed | ({resolution} if resolution is not None else set())
     if len(wanted) != 1 or min(wanted) < 1:

@@ -44,6 +44,7 @@ from edgenet.quantize.form import Calibrated, Form, Jury, Progress, encode_form
 from edgenet.quantize.ranges import find_ranges
 from edgenet.quantize.sensitivity import Noise, measure_noise
 from edgenet.quantize.statistics import ChannelStatistics, Float64Array, merge
+from edgenet.wording import counted
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -333,11 +334,11 @@ def _clipped(form: Form, progress: Progress) -> Mapping[str, float]:
     done = progress.step("look for clipped values", total=len(images))
     for image in images:
         tensors = _reference_tensors(form, image)
-        for name, counted in beyond.items():
+        for name, outside in beyond.items():
             low, high, step = _ends(quantized, name)
-            counted.add(tensors[name], low, high, step=step)
+            outside.add(tensors[name], low, high, step=step)
         done()
-    return {name: counted.share for name, counted in beyond.items()}
+    return {name: outside.share for name, outside in beyond.items()}
 
 
 def _may_clip(form: Form, name: str) -> bool:
@@ -470,7 +471,8 @@ def _grown(
         )
         yield name, corrected, time.perf_counter() - started
     if form.float_layers:
-        yield f"+ {len(form.float_layers)} layers in float", form.quantized, form_seconds
+        name = f"+ {counted(len(form.float_layers), 'layer')} in float"
+        yield name, form.quantized, form_seconds
 
 
 def _unequalised(calibrated: Calibrated) -> Calibrated:

@@ -72,13 +72,13 @@ def parse_recipe(text: str, *, origin: str) -> Recipe:
     except (ValueError, RecursionError) as error:
         raise BadData(f"{origin}: is not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise BadData(f"{origin}: a recipe is a JSON object, such as {{'ranges': 'minmax'}}")
+        raise BadData(f'{origin}: a recipe is a JSON object, such as {{"ranges": "minmax"}}')
     known = {field.name: field for field in fields(Recipe)}
     for key in values:
         if key not in known:
             raise BadData(f"{origin}: unknown key {key!r}; a recipe has {', '.join(known)}")
     if "ranges" not in values:
-        raise BadData(f"{origin}: lacks 'ranges'; choose from {', '.join(METHODS)}")
+        raise BadData(f'{origin}: lacks "ranges"; choose from {", ".join(METHODS)}')
     for key, value in values.items():
         _check_value(key, value, origin)
     return Recipe(**values)

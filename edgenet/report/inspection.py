@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edgenet.bundle import MANIFEST, Bundle, Output, Quantization
-from edgenet.measure.operators import ArtifactOperators
+from edgenet.bundle import MANIFEST, POINTS, Bundle, LimitResult, Output, Precision, Quantization
+from edgenet.measure.operators import ArtifactOperators, computes
 from edgenet.report.record import artifact_fields
 from edgenet.report.table import render, size
+from edgenet.wording import counted
+
+NAMED = 4
+"""Operators of an int8 artefact in another precision that the table names."""
 
 
 def artifact_table(bundle: Bundle) -> str:
@@ -27,6 +31,14 @@ def artifact_table(bundle: Bundle) -> str:
             )
             for artifact in bundle.artifacts
         ],
+    )
+
+
+def quantization_text(bundle: Bundle) -> str:
+    """Return what INT8 cost: for each quantised model what is in float, how near, the limits."""
+    return "\n".join(
+        f"{quantization.name}: " + "\n  ".join(_quantization_facts(quantization))
+        for quantization in bundle.quantizations
     )
 
 
@@ -52,7 +64,7 @@ def bundle_text(bundle: Bundle) -> str:
         else f"{calibration.count} of {calibration.name}, {calibration.method}, seed "
         f"{calibration.seed} ({calibration.sha256[:12]})",
         **{
-            quantization.name: f"{_float_layers(quantization)}; {_judged(quantization)}"
+            quantization.name: "; ".join(_quantization_facts(quantization))
             for quantization in bundle.quantizations
         },
         "tools": ", ".join(f"{name} {version}" for name, version in bundle.tools.items()),
@@ -65,7 +77,7 @@ def bundle_text(bundle: Bundle) -> str:
 def operator_text(reports: Sequence[ArtifactOperators], *, every: bool) -> str:
     """Return how many operators of each artefact compute in what; with `every` name them all."""
     table = render(
-        ("runtime", "precision", "operators, by what the runtime says that they compute in"),
+        ("runtime", "precision", "computing operators, by what the runtime says that they use"),
         [(r.artifact.runtime, r.artifact.form, _counts(r)) for r in reports],
     )
     if not every:
@@ -84,7 +96,18 @@ def operator_text(reports: Sequence[ArtifactOperators], *, every: bool) -> str:
 def _counts(report: ArtifactOperators) -> str:
     if report.operators is None:
         return f"unknown: {report.reason}"
-    return ", ".join(f"{name} {count}" for name, count in sorted(report.by_precision.items()))
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(report.by_precision.items()))
+    return "; ".join(filter(None, (counts, _named_exceptions(report))))
+
+
+def _named_exceptions(report: ArtifactOperators) -> str:
+    """Return the names of what does not compute in int8 in an int8 artefact, of many the first."""
+    if report.artifact.precision is not Precision.INT8:
+        return ""
+    others = [op for op in report.computing if op.precision != Precision.INT8.value]
+    names = [f"{op.kind.partition(' ')[0]} {op.name}" for op in others[:NAMED]]
+    rest = [f"{len(others) - NAMED} more"] if len(others) > NAMED else []
+    return f"not in int8: {', '.join([*names, *rest])}" if names else ""
 
 
 def operator_document(reports: Sequence[ArtifactOperators]) -> list[dict[str, Any]]:
@@ -92,7 +115,9 @@ def operator_document(reports: Sequence[ArtifactOperators]) -> list[dict[str, An
     return [
         {
             "artifact": artifact_fields(report.artifact),
-            "operators": report.operators and [asdict(op) for op in report.operators],
+            "operators": report.operators
+            and [{**asdict(op), "computes": computes(op)} for op in report.operators],
+            "by_precision": dict(sorted(report.by_precision.items())),
             "operators_reason": report.reason,
         }
         for report in reports
@@ -109,10 +134,32 @@ def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in dict.fromkeys(values))
 
 
+def _quantization_facts(quantization: Quantization) -> list[str]:
+    return [
+        _float_layers(quantization),
+        _judged(quantization),
+        *map(_limit, quantization.limits),
+    ]
+
+
 def _float_layers(quantization: Quantization) -> str:
-    if not quantization.float_layers:
+    layers, all_layers = quantization.float_layers, quantization.weighted_layers
+    if not layers:
         return "integer throughout"
-    return "in float: " + ", ".join(quantization.float_layers)
+    share = "" if all_layers is None else f"{len(layers)} of {counted(all_layers, 'layer')} "
+    return f"{share}in float: {', '.join(layers)}"
+
+
+def _limit(limit: LimitResult) -> str:
+    if limit.reached is None:
+        found = "the same logits"
+    elif limit.unit == POINTS:
+        moves = "falls" if limit.reached >= 0 else "rises"
+        found = f"top-1 {moves} by {abs(limit.reached):.2f} points"
+    else:
+        found = f"{limit.reached:.2f} {limit.unit}"
+    judged = f"{found} on {limit.judged_on} (n = {limit.images})"
+    return f"{limit.option} {limit.asked:g}: {judged}" + ("" if limit.holds else ", MISSED")
 
 
 def _output(output: Output) -> str:

@@ -46,11 +46,18 @@ def verification_text(verification: Verification) -> str:
 
 
 def failure_line(bundle: Bundle, verification: Verification) -> str:
-    """Return in one line what does not hold; for a verification that fails."""
+    """Return in one line what does not hold and what to do; for a verification that fails."""
     causes = [verdict.artifact.label for verdict in verification.failed]
     told = f"{', '.join(causes)}: not as on the host" if causes else ""
     pixels = OTHER_PIXELS if verification.other_pixels else ""
-    return f"{bundle.root}: " + "; ".join(filter(None, (pixels, told)))
+    made_by = ", ".join(f"{name} {version}" for name, version in bundle.tools.items())
+    return f"{bundle.root}: " + "; ".join(
+        [
+            *filter(None, (pixels, told)),
+            f"install what the host had here ({made_by}), or choose other artefacts with --runtime "
+            "and --precision and measure those with edgenet evaluate",
+        ]
+    )
 
 
 def verification_document(

@@ -7,7 +7,11 @@ only one on 32-bit boards, and needs numpy 1.x.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,9 @@ PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtim
 """Distributions by the package that they install, the preferred first."""
 
 
+STDERR = 2
+INFORMATION = ("INFO:", "WARNING: All log messages before absl")
+"""How lines begin that say nothing of the model."""
 DELEGATE = "DELEGATE"
 """The operator that stands for those which XNNPACK took over."""
 
@@ -58,13 +65,45 @@ def _interpreter(path: Path, threads: int) -> tuple[Any, str]:
             module = importlib.import_module(f"{package}.interpreter")
         except ImportError:
             continue
+        said: list[str] = []
         try:
-            interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
-            interpreter.allocate_tensors()
+            with _listening(said):
+                interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise RuntimeRefused(f"{path}: {distribution} cannot load it ({error})") from error
+            reason = "; ".join([str(error), *said])
+            raise RuntimeRefused(f"{path}: {distribution} cannot load it ({reason})") from error
         return interpreter, f"{distribution} {version(distribution)}"
     raise MissingExtra(" or ".join(PACKAGES.values()), "litert")
+
+
+@contextmanager
+def _listening(said: list[str]) -> Iterator[None]:
+    """Keep what C++ writes to stderr in this block off it, and put its lines into `said`.
+
+    It tells with every model that it made a delegate. What is no such information is a reason if
+    loading fails; where it goes well, it is passed on.
+    """
+    sys.stderr.flush()
+    try:
+        heard, stderr = tempfile.TemporaryFile(), os.dup(STDERR)  # noqa: SIM115 - closed below
+    except OSError:  # no room for a file, or no stderr: not worth failing for
+        yield
+        return
+    loaded = False
+    with heard:
+        os.dup2(heard.fileno(), STDERR)
+        try:
+            yield
+            loaded = True
+        finally:
+            os.dup2(stderr, STDERR)
+            os.close(stderr)
+            heard.seek(0)
+            lines = heard.read().decode(errors="replace").splitlines()
+            said += [line for line in lines if line.strip() and not line.startswith(INFORMATION)]
+            if loaded and said:
+                sys.stderr.write("\n".join(said) + "\n")
 
 
 class LiteRtSession:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import tempfile
 import zlib
@@ -77,10 +78,7 @@ def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[An
 
     It writes a profile if that has a path.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("onnxruntime", "onnxruntime") from error
+    onnxruntime = package()
     exact = not _adds_up() and _is_quantized(path)
     if exact and not _adds_up(exact=True):
         raise RuntimeRefused(
@@ -96,6 +94,21 @@ def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[An
     except Exception as error:  # its error classes have no common base but Exception
         raise RuntimeRefused(f"{path}: ONNX Runtime cannot load it ({error})") from error
     return session, onnxruntime.__version__, exact
+
+
+def package() -> Any:
+    """Return the package, told to report nothing (docs/privacy.md).
+
+    Its wheels for Linux report to Microsoft since 2026. Raises `MissingExtra` where it is missing.
+    """
+    # Read once, on loading; of this process alone, and whoever set it otherwise is not overruled.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", "onnxruntime") from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _options(threads: int, *, exact: bool) -> Any:

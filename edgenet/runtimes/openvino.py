@@ -7,7 +7,9 @@ it, on any processor and under any emulator (docs/processors.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from edgenet.errors import MissingExtra, RuntimeRefused
 from edgenet.runtimes import Float32Array, OperatorReport, UInt8Array, check_image
 
+TELEMETRY = "openvino_telemetry"
 Options = Mapping[str, str | int]
 
 LATENCY: Options = {
@@ -35,6 +38,8 @@ CHANNELS = 64
 """Of the layers whose answer is known; enough for the kernels that real layers get."""
 SKIPPED = ("Input", "Output", "Const")
 """Layers of the compiled model that compute nothing."""
+VALUE_BY_VALUE = ("Eltwise", "Subgraph")
+"""Layers that compute each value alone, several operations at once."""
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
@@ -45,19 +50,16 @@ def load(path: Path, *, threads: int) -> OpenVinoSession:
     model is computed in float32, and the session's `device` says so; `RuntimeRefused` if this
     OpenVINO cannot.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra("openvino", "openvino") from error
     compiled, in_float = _compile(path, threads)
-    return OpenVinoSession(compiled, openvino.__version__, in_float)
+    return OpenVinoSession(compiled, _package().__version__, in_float)
 
 
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     """Return what runs, in order, as the compiled model reports it.
 
     The precision is that of an operator's first input: `runtimePrecision` gives that of the weights
-    for a layer which expands 8-bit weights and computes in float.
+    for a layer which expands 8-bit weights and computes in float. What is computed value by value
+    is in float as soon as its output is: it reads bytes only to save a conversion.
     """
     compiled, _ = _compile(path, threads)
     nodes = [(node, node.get_rt_info()) for node in compiled.get_runtime_model().get_ordered_ops()]
@@ -65,11 +67,37 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
         OperatorReport(
             name=_text(info, "originalLayersNames").rpartition(",")[2] or node.get_friendly_name(),
             kind=_text(info, "layerType"),
-            precision=_precision(node.input(0).get_element_type().get_type_name()),
+            precision=_precision(node, _text(info, "layerType")),
         )
         for node, info in nodes
         if _text(info, "layerType") not in SKIPPED
     )
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import openvino in this block, and it reports to nobody.
+
+    Left alone, `import openvino` makes files in ~/intel and sends an event to Google Analytics.
+    Where it cannot import `openvino_telemetry` it takes a stub of its own (docs/privacy.md).
+    """
+    modules: dict[str, Any] = sys.modules  # where None marks what cannot be imported
+    before = {name: modules[name] for name in (TELEMETRY,) if name in modules}
+    modules[TELEMETRY] = None
+    try:
+        yield
+    finally:
+        del modules[TELEMETRY]
+        modules.update(before)
+
+
+def _package() -> Any:
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "openvino") from error
+    return openvino
 
 
 class OpenVinoSession:
@@ -98,8 +126,7 @@ class OpenVinoSession:
 
 def _compile(path: Path, threads: int) -> tuple[Any, str | None]:
     """Return the compiled model, and why its int8 part computes in float32 if it does."""
-    import openvino
-
+    openvino = _package()
     core = openvino.Core()
     options = {**LATENCY, "INFERENCE_NUM_THREADS": threads}
     try:
@@ -176,5 +203,7 @@ def _text(info: Any, key: str) -> str:
     return str(info[key].astype(str)) if key in info else ""
 
 
-def _precision(element_type: str) -> str:
+def _precision(node: Any, kind: str) -> str:
+    value = node.output(0) if kind in VALUE_BY_VALUE else node.input(0)
+    element_type: str = value.get_element_type().get_type_name()
     return PRECISIONS.get(element_type, element_type)

@@ -14,10 +14,12 @@ SMALL = (
     "convert --weights random --width-multiplier 0.25 --resolution 32 --runtime litert "
     "--precision int8 -o out"
 )
+FLOAT = SMALL.replace("int8", "float32")
 ONNX = "--runtime onnxruntime --samples 8 -o out"
+TRAINED = "convert relu.onnx --mean 127.5 --std 127.5 --runtime onnxruntime -o out"
 
 
-def write_onnx(path, operator):
+def write_onnx(path, operator, side=32):
     """Write a classifier of one convolution, `operator`, and the mean."""
     random = np.random.default_rng(0)
     weight = random.normal(0, 0.2, (6, 3, 3, 3)).astype(np.float32)
@@ -30,7 +32,7 @@ def write_onnx(path, operator):
     graph = helper.make_graph(
         nodes,
         "net",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, side, side])],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 6])],
         [numpy_helper.from_array(weight, "w")],
     )
@@ -46,28 +48,49 @@ def place(tmp_path, monkeypatch):
         for number in range(count):
             picture = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
             cv2.imwrite(f"{folder}/{number}.png", picture)
-    Path("set.csv").write_text("file,label\n" + "".join(f"seven/{i}.png,{i}\n" for i in range(7)))
+    Path("set.csv").write_text(
+        "file,label\n" + "".join(f"seven/{i}.png,{i % 6}\n" for i in range(7))
+    )
     Path("unknown.json").write_text('{"ranges": "minmax", "rounding": true}')
     Path("wrong.json").write_text('{"ranges": "percentile", "percentile": "most"}')
     Path("text.json").write_text("minmax")
     Path("two.txt").write_text("a\nb\n")
     write_onnx("relu.onnx", "Relu")
     write_onnx("odd.onnx", "Erf")
+    write_onnx("RELU.ONNX", "Relu")
+    write_onnx("open.onnx", "Relu", side="side")
+    Path("list.json").write_text("[]")
     return tmp_path
 
 
 NORMALISED = "--mean 127.5 --std 127.5"
 CASES = [
-    (f"{SMALL} --calibration none", 1, ["none", "holds no pictures"]),
-    (f"{SMALL} --calibration one", 1, ["1 calibration images are too few", "--samples 1"]),
+    (f"{SMALL} --calibration none", 1, ["none", "holds no pictures; put some there"]),
+    (f"{SMALL} --calibration one", 1, ["1 calibration image is too few", "--samples 1"]),
     (f"{SMALL} --calibration seven", 1, ["7 calibration images are too few", "at least 8"]),
-    (f"{SMALL} --calibration one --samples 8", 1, ["1 calibration images are too few"]),
+    (f"{SMALL} --calibration one --samples 8", 1, ["1 calibration image is too few"]),
     (f"{SMALL} --recipe unknown.json", 1, ["unknown.json", "unknown key 'rounding'", "percentile"]),
     (f"{SMALL} --recipe wrong.json", 1, ["wrong.json", 'percentile is "most"', "above 50"]),
     (f"{SMALL} --recipe text.json", 1, ["text.json", "is not JSON"]),
+    (f"{SMALL} --recipe list.json", 1, ['such as {"ranges": "minmax"}']),
     (f"{SMALL} --recipe none.json", 2, ["no recipe 'none.json'", "minmax, percentile, mse"]),
     (f"{SMALL} --max-drop 1", 2, ["--max-drop needs labelled pictures", "--min-sqnr"]),
     (f"{SMALL} --max-drop -1 --data set.csv", 2, ["--max-drop"]),
+    *((f"{SMALL} --min-sqnr {db}", 2, ["'--min-sqnr'"]) for db in ("nan", "inf", "-5")),
+    *(
+        (f"{SMALL} --max-drop {points} --data set.csv", 2, ["'--max-drop'"])
+        for points in ("nan", "inf", "101")
+    ),
+    (f"{SMALL} --max-drop 1 --data set.csv", 2, ["random, so their accuracy means nothing"]),
+    *(
+        (f"{FLOAT} {option}", 2, [option.split()[0], "nothing in INT8 is written"])
+        for option in (
+            "--min-sqnr 20",
+            "--max-drop 1 --data set.csv",
+            "--full-integer",
+            "--recipe mse",
+        )
+    ),
     (f"{SMALL} --data set.csv", 2, ["--data is for --max-drop"]),
     (f"{SMALL} --samples 8 --min-sqnr 200", 1, ["cannot hold --min-sqnr 200", "dB short"]),
     (
@@ -75,12 +98,25 @@ CASES = [
         1,
         ["full-integer form cannot hold", "dB short", "leave out --full-integer"],
     ),
-    (f"{SMALL} --samples 7 --min-sqnr 20", 1, ["--min-sqnr", "give 8 images or more"]),
+    (f"{SMALL} --samples 7 --min-sqnr 20", 2, ["--samples 7", "give --samples 8 or more"]),
     (
-        f"{SMALL} --calibration set.csv --samples 7 --max-drop 1 --data set.csv",
+        f"{TRAINED} --calibration set.csv --samples 7 --max-drop 1 --data set.csv",
         1,
         ["7 of 7 evaluation images are calibration images"],
     ),
+    (
+        f"{TRAINED} --samples 8 --max-drop 100 --data photographs",
+        1,
+        ["has 1001 classes and this bundle 6"],
+    ),
+    (
+        "convert --weights fashion-mnist -o out --max-drop 100 --data photographs",
+        1,
+        ["has 1001 classes and this bundle 10"],
+    ),
+    ("convert --weights RELU.ONNX -o out", 2, ["give it as MODEL: edgenet convert RELU.ONNX"]),
+    (f"convert RELU.ONNX {ONNX}", 2, ["RELU.ONNX", "give --mean and --std"]),
+    (f"convert open.onnx {ONNX} {NORMALISED}", 1, ["such as --resolution 224"]),
     (f"convert relu.onnx {ONNX}", 2, ["relu.onnx", "--mean and --std", "123.675,116.28,103.53"]),
     (f"convert relu.onnx {ONNX} --mean 127.5", 2, ["give --mean and --std"]),
     (f"convert relu.onnx {ONNX} --mean 1,2 --std 1", 2, ["--mean 1,2", "one number or three"]),
@@ -113,9 +149,19 @@ def test_one_line_and_nothing_left(place, capsys, line, code, parts):
     assert sorted(place.rglob("*")) == before
 
 
+def test_what_cannot_be_judged_is_told_before_the_work(place, capsys):
+    """Nothing was calibrated when it is refused."""
+    for line in (
+        "convert --weights fashion-mnist -o out --max-drop 100 --data photographs",
+        f"{SMALL} --samples 5 --min-sqnr 20",
+    ):
+        assert run(line.split()) != 0
+        assert "calibrat" not in capsys.readouterr().err.partition("edgenet: ")[0]
+
+
 def test_one_image_on_purpose(place, capsys):
     assert run(f"{SMALL} --calibration one --samples 1".split()) == 0
-    assert "only 1 calibration images" in capsys.readouterr().err
+    assert "only 1 calibration image;" in capsys.readouterr().err
 
 
 def rotated_jpeg(picture, path):

@@ -1,6 +1,7 @@
 """The whole conversion: the same bytes twice, every contract kept, nothing wrong let out."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import zipfile
@@ -17,17 +18,17 @@ from conftest import Silent, convert_quietly
 from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.convert import onnx as onnx_writer
-from edgenet.convert import tensorrt_rules
-from edgenet.convert.calibration import Calibration
+from edgenet.convert import pipeline, tensorrt_rules
+from edgenet.convert.calibration import Calibration, CalibrationImages
 from edgenet.convert.description import Description
-from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.convert.pipeline import Int8Options, convert, select_targets
 from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist, photographs
 from edgenet.data.dataset import open_dataset
 from edgenet.errors import BadData, ConversionFailed, UsageError
 from edgenet.models.weights import Choices, load_reference
 from edgenet.preprocess import prepare
-from edgenet.quantize import simulate
+from edgenet.quantize import execute, simulate
 from edgenet.quantize.form import calibrate, make_form
 from edgenet.quantize.recipe import load_recipe
 from edgenet.runtimes.torch import TorchSession
@@ -426,6 +427,52 @@ def test_a_dead_network_is_not_let_out(make_bundle, tmp_path, value):
     with pytest.raises(ConversionFailed, match="constant or not finite"):
         make_bundle(reference, targets=select_targets(("onnxruntime",), (Precision.FLOAT32,)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_read_wrongly_is_not_let_out(fashion, tmp_path):
+    """INT8 alone is off by so much anyway that its files could not tell."""
+    source = of_reference(fashion)
+    wrong = dataclasses.replace(source, graph=with_flipped_layer(source.graph))
+    with pytest.raises(ConversionFailed, match="edgenet's own reading of it differs"):
+        convert(
+            wrong,
+            tmp_path / "bundle",
+            targets=select_targets(("litert",), (Precision.INT8,)),
+            calibration=Calibration(dataset=fashion_mnist.calibration_set(), samples=16, seed=0),
+            int8=Int8Options(recipe=load_recipe("minmax")),
+            progress=Silent(),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_computes_something_else_is_noticed(small_bundle, fashion):
+    """The file's numbers mean one thing, and what comes out is another."""
+    source = of_reference(fashion)
+    samples = fashion_mnist.calibration_set().draw(16, seed=0).samples
+    inputs = tuple(prepare(sample.read(), source.preprocessing) for sample in samples)
+    images = CalibrationImages(samples=samples, inputs=inputs, sha256=("",) * len(inputs))
+    recipe = load_recipe("minmax")
+    calibrated = calibrate(source.graph, inputs, recipe, seed=0, progress=Silent())
+    form = make_form(calibrated, (), progress=Silent())
+    artifacts = [a for a in small_bundle.artifacts if a.quantization == "int8"]
+    check = functools.partial(pipeline._check, small_bundle.root, progress=Silent())
+    check(artifacts, source, images, {"int8": form})
+    flipped = dataclasses.replace(source, graph=with_flipped_layer(source.graph))
+    other = dataclasses.replace(
+        flipped, answers=lambda images: execute.answers(flipped.graph, [x[None] for x in images])
+    )
+    wrong = calibrate(other.graph, inputs, recipe, seed=0, progress=Silent())
+    with pytest.raises(ConversionFailed, match="does not compute what the file says"):
+        check(artifacts, other, images, {"int8": make_form(wrong, (), progress=Silent())})
+
+
+def with_flipped_layer(graph):
+    """Return the network with the sign of one layer's weights turned."""
+    operators = tuple(
+        dataclasses.replace(op, weight=-op.weight) if op.name == "conv_pw_5" else op
+        for op in graph.operators
+    )
+    return dataclasses.replace(graph, operators=operators)
 
 
 def test_a_bad_calibration_image_is_left_out_and_named(make_bundle, tmp_path, progress):

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import hashlib
+import os
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from edgenet.data.labels import accepted_indices
 from edgenet.errors import BadData, BadImage, UsageError
 from edgenet.preprocess import pixels_sha256
 
+NOBODY = 65534
 CALIBRATION = Path(str(files("edgenet.calibration")))
 
 
@@ -49,6 +52,27 @@ def test_empty_folder(tmp_path):
     for labelled in (True, False):
         with pytest.raises(BadData, match="holds no pictures"):
             open_dataset(str(tmp_path), labelled=labelled)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("closed", [".", "cat"])
+def test_a_folder_that_may_not_be_listed_is_no_empty_one(labelled, closed):
+    """Root may list everything, so somebody else has to look."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        (root / "cat").mkdir()
+        (root / "cat/a.jpg").touch()
+        root.chmod(0o755)
+        (root / closed).chmod(0o000)
+        everybody = os.geteuid()
+        try:
+            if everybody == 0:
+                os.seteuid(NOBODY)
+            with pytest.raises(BadData, match=r"cannot be listed \(Permission denied\); .*chmod"):
+                open_dataset(place, labelled=labelled)
+        finally:
+            os.seteuid(everybody)
+            (root / closed).chmod(0o755)
 
 
 def test_csv(tmp_path):

@@ -121,6 +121,11 @@ def test_duplicates_and_one_class(embedded):
     ]
 
 
+def test_one_duplicate_is_one(embedded):
+    found = inspect_calibration(embedded, hashes([*embedded[:-1], embedded[0]]), **SYMMETRIC)
+    assert found.warnings[0].startswith("1 of 128 calibration images is a duplicate; ")
+
+
 @dataclass
 class Range:
     """What one tensor showed."""
@@ -165,6 +170,8 @@ def test_counts_that_are_refused(count, asked):
 def test_shared_images_are_counted_and_the_first_named():
     check_disjoint(["a", "b"], [("x", "c")])
     check_disjoint([], [("x", "c")])
+    with pytest.raises(BadData, match=r"1 of 1 evaluation images is a calibration image of this"):
+        check_disjoint(["a"], [("x", "a")])
     with pytest.raises(BadData, match=r"2 of 3 evaluation .* the first is y;"):
         check_disjoint(["a", "b"], [("x", "c"), ("y", "b"), ("z", "a")])
 

@@ -515,7 +515,7 @@ UNSUPPORTED = {
     "space to channels": (
         """r = Reshape(c, i_1_4_3_2_3_2) u = Transpose<perm = [0, 1, 3, 5, 2, 4]>(r)
         v = Reshape(u, i_1_16_3_3) t = Reshape(v, i_1_4_6_6)""",
-        r"Transpose \(u\): reads 1x4x3x2x3x2, a reshape of 4x6x6; edgenet takes batch x channels",
+        r"Transpose \(u\): reads 1x4x3x2x3x2, which is a map of 4x6x6 .* choose such a one",
     ),
     "slice of the sides": (
         "s = Slice(c, i_1_1, i_6_6, i_2_3) t = Conv(s, pw)",
@@ -575,7 +575,7 @@ MISFITS = {
     "two inputs": ({"image": "float[1,3,6,6] x, float[1,3,6,6] z"}, r"has 2 inputs \(x, z\)"),
     "grey": ({"image": "float[1,1,6,6] x"}, "input 'x' is 1x1x6x6; edgenet takes batch x 3"),
     "half": ({"image": "float16[1,3,6,6] x"}, "input 'x' is FLOAT16; export it with float32"),
-    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*say which resolution"),
+    "open sides": ({"image": "float[1,3,h,w] x"}, "is 1x3x\\?x\\?.*such as --resolution 224"),
     "not square": ({"image": "float[1,3,6,8] x"}, "1x3x6x8; edgenet takes square images"),
     "old": ({"opset": 8}, "is in ONNX opset 8, too old; export it again with opset 9"),
 }

@@ -1,7 +1,6 @@
 """The same INT8 files on processors without VNNI, emulated, against this machine.
 
-The `system` target of the Makefile installs the emulator; without it these tests fail, they do
-not skip.
+`make test` installs the emulator; without it these tests fail, they do not skip.
 """
 
 import json
@@ -92,7 +91,7 @@ def answers(bundles, tmp_path_factory):
 def _ask(processor, folder, paths):
     emulator = ["qemu-x86_64", "-cpu", processor] if processor else []
     if processor:
-        assert shutil.which("qemu-x86_64"), "qemu-user is not installed; `make system` does it"
+        assert shutil.which("qemu-x86_64"), "qemu-user is not installed; `make test` does it"
     found = folder / f"{processor}.npz"
     arguments = [str(folder / "images.npy"), str(found), json.dumps(paths)]
     done = subprocess.run(
