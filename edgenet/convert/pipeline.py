@@ -59,7 +59,6 @@ from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, 
 from edgenet.golden import split
 from edgenet.graph import Float32Array, QuantizedGraph
 from edgenet.measure.agreement import Agreement, closeness
-from edgenet.preprocess import UInt8Array
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.document import document
 from edgenet.quantize.form import (
@@ -222,14 +221,11 @@ def convert(
                 folder, source, images, targets, int8, progress, seed=calibration.seed
             )
         _warn_of_float(quantizations, progress)
-        outputs = _outputs(source)
         if source.labels:
             _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, outputs, images, forms, progress)
-        golden = _write_golden(
-            folder, source, outputs, images, artifacts, forms, quantizations, progress
-        )
+        _check(folder, artifacts, source, images, forms, progress)
+        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
         paths = [
             *((LABELS,) if source.labels else ()),
             *((QUANTIZATION,) if integer else ()),
@@ -245,7 +241,7 @@ def convert(
                 mean=source.mean,
                 std=source.std,
                 preprocessing=source.preprocessing,
-                outputs=outputs,
+                outputs=_outputs(source),
                 labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
@@ -266,6 +262,14 @@ def _check_packages(targets: Sequence[Target]) -> None:
     for writer in dict.fromkeys(target.writer for target in targets):
         with needs_extra("convert"):
             importlib.import_module(f"edgenet.convert.{writer}")
+
+
+def _outputs(source: Source) -> tuple[Output, ...]:
+    shapes = source.graph.output_shapes
+    return tuple(
+        Output(name=name, shape=shapes[name], layer=layer)
+        for layer, name in source.graph.outputs.items()
+    )
 
 
 def _check_labelled(source: Source, int8: Int8Options) -> None:
@@ -493,7 +497,6 @@ def _check(
     folder: Path,
     artifacts: Sequence[Artifact],
     source: Source,
-    outputs: Sequence[Output],
     images: CalibrationImages,
     forms: Mapping[str, Form],
     progress: Progress,
@@ -507,11 +510,17 @@ def _check(
     """
     done = progress.step(f"check against {source.original}", total=len(artifacts))
     inputs = images.inputs[:CHECKED_IMAGES]
-    expected = source.answers(np.concatenate(inputs))
+    outputs = _outputs(source)
     names = [output.name for output in outputs]
-    _check_reading(source, outputs, inputs, expected)
+    original = [
+        _Original(name=name, values=values, of=source.original)
+        for name, values in zip(
+            names, split(source.answers(np.concatenate(inputs)), outputs), strict=True
+        )
+    ]
+    _check_reading(source, original, split(execute.answers(source.graph, inputs), outputs))
     simulated = {
-        name: closeness(simulate.answers(form.quantized, inputs), expected).sqnr_db
+        name: split(simulate.answers(form.quantized, inputs), outputs)
         for name, form in forms.items()
     }
     for artifact in artifacts:
@@ -522,57 +531,31 @@ def _check(
             continue
         with closing(session):
             found = np.stack([runtimes.answer(session, image, names) for image in inputs])
-        parts = zip(names, split(found, outputs), split(expected, outputs), strict=True)
-        for name, ours, theirs in parts:
-            _check_output(artifact, name, ours, theirs, source.original)
-        meant = simulated.get(artifact.quantization or "")
-        sqnr_db = closeness(found, expected).sqnr_db
-        if meant is not None and sqnr_db is not None and sqnr_db < min(meant, NEAR_DB) - STRAY_DB:
-            raise ConversionFailed(
-                f"{artifact.label}: its {_listed(names)} are {sqnr_db:.1f} dB from "
-                f"{source.original}'s where its numbers mean {meant:.1f} dB, so {artifact.runtime} "
-                "does not compute what the file says; leave it out with --runtime and --precision, "
-                "and report the network"
-            )
+        meant = simulated.get(artifact.quantization or "", [None] * len(outputs))
+        for part in zip(original, split(found, outputs), meant, strict=True):
+            _check_output(artifact, *part)
         done()
 
 
-def _outputs(source: Source) -> tuple[Output, ...]:
-    shapes = source.graph.output_shapes
-    return tuple(
-        Output(name=name, shape=shapes[name], layer=layer)
-        for layer, name in source.graph.outputs.items()
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Original:
+    """What one output is to be."""
 
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"outputs {', '.join(names)}"
-
-
-def _check_reading(
-    source: Source,
-    outputs: Sequence[Output],
-    inputs: Sequence[UInt8Array],
-    expected: Float32Array,
-) -> None:
-    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
-    found = execute.answers(source.graph, inputs)
-    for output, ours, theirs in zip(
-        outputs, split(found, outputs), split(expected, outputs), strict=True
-    ):
-        worst, allowed = float(np.abs(ours - theirs).max()), _allowed(theirs)
-        if worst > allowed:
-            raise ConversionFailed(
-                f"{source.name}: edgenet's own reading of it differs from {source.original} by "
-                f"{worst:.2g} in a value of {output.name}, allowed are {allowed:.2g}; report the "
-                "network"
-            )
+    name: str
+    values: Float32Array
+    """(pictures, values)."""
+    of: str
+    """What gives these answers."""
 
 
 def _check_output(
-    artifact: Artifact, name: str, found: Float32Array, expected: Float32Array, original: str
+    artifact: Artifact, original: _Original, found: Float32Array, meant: Float32Array | None
 ) -> None:
-    """Hold one output, (pictures, values), against the original's."""
+    """Hold one output of an artefact, (pictures, values), against what it is to be.
+
+    `meant` is what the artefact's INT8 form makes of the pictures when it is simulated.
+    """
+    name, expected = original.name, original.values
     if _is_dead(found, expected) or not np.isfinite(found).all():
         raise ConversionFailed(
             f"{artifact.label}: its {name} are constant or not finite on real images, so it is "
@@ -581,8 +564,17 @@ def _check_output(
     worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
     if artifact.precision is Precision.FLOAT32 and worst > allowed:
         raise ConversionFailed(
-            f"{artifact.label}: a value of {name} differs from {original} by {worst:.2g}, allowed "
-            f"are {allowed:.2g}"
+            f"{artifact.label}: a value of {name} differs from {original.of} by {worst:.2g}, "
+            f"allowed are {allowed:.2g}"
+        )
+    if meant is None:
+        return
+    wanted, reached = (closeness(values, expected).sqnr_db for values in (meant, found))
+    if wanted is not None and reached is not None and reached < min(wanted, NEAR_DB) - STRAY_DB:
+        raise ConversionFailed(
+            f"{artifact.label}: its {name} are {reached:.1f} dB from {original.of}'s where "
+            f"its numbers mean {wanted:.1f} dB, so {artifact.runtime} does not compute what the "
+            "file says; leave it out with --runtime and --precision, and report the network"
         )
 
 
@@ -592,6 +584,19 @@ def _is_dead(found: Float32Array, expected: Float32Array) -> bool:
     return found.shape[1] > 1 and bool((still & ~meant).any() or still.all())
 
 
+def _check_reading(
+    source: Source, original: Sequence[_Original], read: Sequence[Float32Array]
+) -> None:
+    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
+    for output, values in zip(original, read, strict=True):
+        worst, allowed = float(np.abs(values - output.values).max()), _allowed(output.values)
+        if worst > allowed:
+            raise ConversionFailed(
+                f"{source.name}: edgenet's own reading of it differs from {output.of} by "
+                f"{worst:.2g} in {output.name}, allowed are {allowed:.2g}; report the network"
+            )
+
+
 def _allowed(expected: Float32Array) -> float:
     return FLOAT32_TOLERANCE * max(float(np.abs(expected).max()), 1.0)
 
@@ -599,7 +604,6 @@ def _allowed(expected: Float32Array) -> float:
 def _write_golden(
     folder: Path,
     source: Source,
-    outputs: Sequence[Output],
     images: CalibrationImages,
     artifacts: Sequence[Artifact],
     forms: Mapping[str, Form],
@@ -618,7 +622,7 @@ def _write_golden(
         [(sample.name, sample.read()) for sample in chosen],
         source.preprocessing,
         artifacts,
-        outputs=outputs,
+        outputs=_outputs(source),
         quantizations=quantizations,
         output_steps={name: form.output_steps for name, form in forms.items()},
         on_artifact=progress.step("golden vectors", total=len(artifacts)),

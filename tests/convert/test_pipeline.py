@@ -456,15 +456,14 @@ def test_a_runtime_that_computes_something_else_is_noticed(small_bundle, fashion
     form = make_form(calibrated, (), progress=Silent())
     artifacts = [a for a in small_bundle.artifacts if a.quantization == "int8"]
     check = functools.partial(pipeline._check, small_bundle.root, progress=Silent())
-    outputs = small_bundle.outputs
-    check(artifacts, source, outputs, images, {"int8": form})
+    check(artifacts, source, images, {"int8": form})
     flipped = dataclasses.replace(source, graph=with_flipped_layer(source.graph))
     other = dataclasses.replace(
         flipped, answers=lambda images: execute.answers(flipped.graph, [x[None] for x in images])
     )
     wrong = calibrate(other.graph, inputs, recipe, seed=0, progress=Silent())
     with pytest.raises(ConversionFailed, match="does not compute what the file says"):
-        check(artifacts, other, outputs, images, {"int8": make_form(wrong, (), progress=Silent())})
+        check(artifacts, other, images, {"int8": make_form(wrong, (), progress=Silent())})
 
 
 def with_flipped_layer(graph):
