@@ -31,7 +31,7 @@ def test_schema(small_bundle, valid, tmp_path):
     made = document(small_bundle)
     save_document(made, tmp_path / "deep/record.json")
     assert valid(json.loads((tmp_path / "deep/record.json").read_text("utf-8")))
-    assert record_path(small_bundle).parent == small_bundle.root.parent / "records"
+    assert record_path(small_bundle, "evaluation").parent == small_bundle.root.parent / "records"
 
 
 def test_schema_where_little_is_known(make_bundle, valid):
