@@ -174,6 +174,8 @@ class OpenVinoSession:
 
     def __init__(self, compiled: Any, version: str, in_float: str | None) -> None:
         self._request = compiled.create_infer_request()
+        # Its own tensor: wrapping the caller's array takes 40 microseconds each time.
+        self._pixels = self._request.get_input_tensor().data
         self._shape = tuple(compiled.input(0).shape)
         self._outputs = tuple(output.get_any_name() for output in compiled.outputs)
         self.version = f"openvino {version.partition('-')[0]}"
@@ -185,12 +187,16 @@ class OpenVinoSession:
     def run(self, image: UInt8Array) -> Mapping[str, Float32Array]:
         """Return the outputs by name, (1, C) or (1, H, W, C), for (1, H, W, 3) uint8 RGB."""
         check_image(image, self._shape)
-        results = self._request.infer([image], share_inputs=True)
-        return {name: np.array(results[name], np.float32) for name in self._outputs}
+        np.copyto(self._pixels, image)
+        self._request.infer()
+        return {
+            name: np.array(self._request.get_output_tensor(index).data, np.float32)
+            for index, name in enumerate(self._outputs)
+        }
 
     def close(self) -> None:
         """Release the model."""
-        self._request = None
+        self._request = self._pixels = None
 
 
 def _compile(
