@@ -33,6 +33,14 @@ def null(small_bundle, images):
         yield launch
 
 
+@pytest.fixture
+def working(small_bundle, images):
+    """One whose runs take so long that it is busy for half a minute before it has enough."""
+    (artifact,) = small_bundle.select(("litert",), (Precision.FLOAT32,))
+    with Launch("litert", small_bundle.path(artifact), threads=1, images=images) as launch:
+        yield launch
+
+
 def child_of(launch):
     (pid,) = children(os.getpid())
     return pid
@@ -117,14 +125,14 @@ def test_a_runtime_that_is_not_installed(small_bundle, images):
         assert "pip install 'edgenet[openvino]'" in answers.read()
 
 
-def test_a_process_that_is_killed_half_way_is_one_clear_error(null):
-    null.open()
-    pid = child_of(null)
+def test_a_process_that_is_killed_half_way_is_one_clear_error(working):
+    working.open()
+    pid = child_of(working)
     threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
-    with pytest.raises(RuntimeRefused, match=r"in null: its process was ended by SIGKILL during"):
-        null.back_to_back(runs=1, seconds=30)
+    with pytest.raises(RuntimeRefused, match=r"in litert: its process was ended by SIGKILL during"):
+        working.back_to_back(runs=1, seconds=30)
     with pytest.raises(RuntimeRefused, match="SIGKILL"):
-        null.paced(30, runs=1, seconds=1)
+        working.paced(30, runs=1, seconds=1)
 
 
 def test_a_process_that_crashes_before_it_is_asked(null):
@@ -137,11 +145,11 @@ def interrupt_after(seconds):
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
 
-def test_an_interrupt_gives_what_there_is(null):
-    null.open()
+def test_an_interrupt_gives_what_there_is(working):
+    working.open()
     interrupt_after(0.3)
-    samples = null.back_to_back(runs=1, seconds=60)
-    assert null.interrupted
+    samples = working.back_to_back(runs=1, seconds=60)
+    assert working.interrupted
     assert len(samples) > 100
     assert sum(samples) < 10e9
 
@@ -184,7 +192,7 @@ def test_no_orphan_when_the_parent_is_killed(small_bundle, images):
     code = (
         "import sys\nfrom pathlib import Path\nfrom edgenet.measure.launch import Launch\n"
         f"launch = Launch('null', Path({str(path)!r}), threads=1, images=Path({str(images)!r}))\n"
-        "launch.open()\nprint('ready', flush=True)\nlaunch.back_to_back(runs=1, seconds=600)"
+        "launch.open()\nprint('ready', flush=True)\nlaunch.paced(1, runs=1, seconds=600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
