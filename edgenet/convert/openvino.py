@@ -13,7 +13,7 @@ from pathlib import Path
 from edgenet.convert import onnx
 from edgenet.convert.description import Description
 from edgenet.graph import Graph, QuantizedGraph
-from edgenet.runtimes.openvino import without_telemetry
+from edgenet.runtimes.openvino import shared_core, without_telemetry
 
 with without_telemetry():
     import openvino as ov
@@ -38,7 +38,7 @@ def _write(
     quantized: QuantizedGraph, path: Path, description: Description, float_weights: str
 ) -> None:
     # Reading the bytes directly, it computes the first layer in float32, and takes 0.2 ms more.
-    model = ov.Core().read_model(onnx.encode(quantized, description, bytes_in_float=True))
+    model = shared_core().read_model(onnx.encode(quantized, description, bytes_in_float=True))
     _name_outputs(model, quantized.graph)
     _name_by_position(model)
     for key, value in _model_info(description).items():

@@ -169,6 +169,17 @@ def _package() -> Any:
     return openvino
 
 
+@cache
+def shared_core() -> Any:
+    """Return the one `openvino.Core` of this process; raise `MissingExtra` without the package.
+
+    OpenVINO 2026.4 gives the thread that first compiles a stack for signals, and puts the stack
+    before it back when the core goes. Of two cores, the one that goes last puts back what the first
+    has unmapped, and the next signal, which may be Ctrl-C, is a segmentation fault.
+    """
+    return _package().Core()
+
+
 class OpenVinoSession:
     """A model in OpenVINO."""
 
@@ -203,8 +214,7 @@ def _compile(
     path: Path, threads: int, further: Options = MappingProxyType({})
 ) -> tuple[Any, str | None]:
     """Return the compiled model, and why its int8 part computes in float32 if it does."""
-    openvino = _package()
-    core = openvino.Core()
+    core = shared_core()
     options = {**LATENCY, "INFERENCE_NUM_THREADS": threads, **further}
     try:
         model = core.read_model(str(path))
@@ -240,11 +250,9 @@ def _adds_up(*, in_float: bool = False) -> bool:
 
     In 16 bits, 255 * 127 + 255 * 127 is cut at 32,767. False as well if the options are unknown.
     """
-    import openvino
-
     options = {**LATENCY, **(IN_FLOAT if in_float else {})}
     try:
-        compiled = openvino.Core().compile_model(_extreme_model(), "CPU", options)
+        compiled = shared_core().compile_model(_extreme_model(), "CPU", options)
     except RuntimeError:
         if in_float:
             return False

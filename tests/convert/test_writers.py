@@ -27,6 +27,7 @@ from edgenet.graph import IMAGE, Activate, Affine, Pool, QuantizedGraph, inputs_
 from edgenet.preprocess import Preprocessing
 from edgenet.quantize import simulate
 from edgenet.quantize.execute import execute
+from edgenet.runtimes.openvino import shared_core
 
 WRITERS = {
     "onnxruntime": (onnx_writer, "onnx"),
@@ -316,7 +317,7 @@ def test_onnxruntime_computes_in_integers(tmp_path, name):
 def test_openvino_computes_in_integers(tmp_path, name):
     graph = NETWORKS[name]()
     quantized = networks.min_max(graph, networks.pictures(graph, COUNT))
-    compiled = openvino.Core().compile_model(
+    compiled = shared_core().compile_model(
         write("openvino", tmp_path, quantized), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     layers = [op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()]

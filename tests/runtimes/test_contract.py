@@ -204,3 +204,32 @@ def test_a_missing_package_names_the_extra(runtime, artifact, small_bundle):
 def test_unknown_runtime(tmp_path):
     with pytest.raises(UsageError, match=", ".join(runtimes.names())):
         runtimes.load("tensorflow", tmp_path)
+
+
+LEAVES_SIGNALS_ALONE = """
+import os, signal, sys, time
+from pathlib import Path
+from edgenet import runtimes
+first, second = (runtimes.load(sys.argv[1], Path(path), threads=1) for path in sys.argv[2:])
+first.close()
+del first
+second.close()
+del second
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("runtime", COMPUTING, indirect=True)
+def test_ctrl_c_after_sessions_that_ended_in_the_order_in_which_they_began(runtime, small_bundle):
+    paths = [small_bundle.path(found) for found in small_bundle.select((runtime,))[:2]]
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_SIGNALS_ALONE, runtime, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
