@@ -1,0 +1,1 @@
+"""A live picture: from a source's frame to a label, measured. Runs on boards."""

@@ -1,0 +1,48 @@
+"""A label, on the frame that it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgenet.measure.classify import Guess
+from edgenet.runtimes import Float32Array
+from edgenet.stream.frame import Clock, Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """What one frame took, stage by stage, in ns."""
+
+    wait_ns: int
+    """In the slot, from its arrival until it was taken."""
+    preprocess_ns: int
+    infer_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the network says of one frame."""
+
+    frame: Frame
+    logits: Float32Array
+    """(classes,)."""
+    guesses: tuple[Guess, ...]
+    """The five best, best first."""
+    stages: StageTimes
+    labelled_ns: int
+    """Of `time.monotonic_ns`, when the label was known."""
+
+    @property
+    def label(self) -> str:
+        """Return the best label."""
+        return self.guesses[0].label
+
+    @property
+    def age_ms(self) -> float:
+        """Return how old the frame was when its label was known, by the frame's own clock."""
+        return (self.labelled_ns - self.frame.captured_ns) / 1e6
+
+    @property
+    def clock(self) -> Clock:
+        """Return whose clock `age_ms` begins at."""
+        return self.frame.clock
