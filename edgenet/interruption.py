@@ -10,6 +10,8 @@ Must stay without imports of ours or of others: it is set up before anything els
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 MESSAGE = "edgenet: interrupted"
@@ -32,6 +34,32 @@ def check() -> None:
     """Raise `KeyboardInterrupt` if a SIGINT has come, again where the first one got lost."""
     if _seen:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def ends_well() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether a SIGINT or SIGTERM has come: a wish to end, no failure.
+
+    Only the first one is taken so; the next does what it would have done outside of the block.
+    """
+    wished = False
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    def wish(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal wished
+        wished = True
+        restore()
+
+    for each in before:
+        signal.signal(each, wish)
+    try:
+        yield lambda: wished
+    finally:
+        restore()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ from edgenet.bundle import Artifact, Bundle
 from edgenet.errors import BadImage, MissingExtra
 from edgenet.measure.accuracy import top_indices
 from edgenet.preprocess import prepare, read_picture
-from edgenet.runtimes import Session
+from edgenet.runtimes import Float32Array, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +60,22 @@ def classify(
                 yield error
                 continue
             logits = session.run(image)["logits"][0]
-            weights = np.exp(logits.astype(np.float64) - logits.max())
             yield Classification(
                 file=file,
-                guesses=tuple(
-                    Guess(
-                        index=index,
-                        label=bundle.labels[index],
-                        probability=float(weights[index] / weights.sum()),
-                    )
-                    for index in top_indices(logits, count)
-                ),
+                guesses=best_guesses(logits, bundle.labels, count=count),
                 artifact=artifact,
                 device=session.device,
             )
+
+
+def best_guesses(logits: Float32Array, labels: Sequence[str], *, count: int) -> tuple[Guess, ...]:
+    """Return the `count` best labels of (classes,) logits, best first."""
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    total = weights.sum()
+    return tuple(
+        Guess(index=index, label=labels[index], probability=float(weights[index] / total))
+        for index in top_indices(logits, count)
+    )
 
 
 def _load_first(

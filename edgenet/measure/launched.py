@@ -27,6 +27,7 @@ import numpy as np
 from edgenet import runtimes
 from edgenet.errors import EdgenetError
 from edgenet.measure import timing
+from edgenet.measure.process_memory import peak_resident_bytes, resident_bytes
 from edgenet.preprocess import UInt8Array
 
 PR_SET_PDEATHSIG = 1
@@ -47,7 +48,7 @@ class Child:
     def open(self, *, runtime: str, path: str, threads: int, images: str) -> Answer:
         """Load the artefact and run it once on the first of the images, a .npy file of them."""
         pictures: UInt8Array = np.load(images)
-        before = _status_bytes("VmRSS")
+        before = resident_bytes()
         began = time.perf_counter_ns()
         session = runtimes.load(runtime, Path(path), threads=threads)
         loaded = time.perf_counter_ns()
@@ -67,7 +68,7 @@ class Child:
     def warm_up(self, *, rules: Mapping[str, Any]) -> Answer:
         """Warm up, and tell the peak of memory so far: nothing is allocated after it."""
         found = timing.warm_up(self._run, timing.Rules(**rules))
-        return {**asdict(found), "peak_rss_bytes": _status_bytes("VmHWM")}
+        return {**asdict(found), "peak_rss_bytes": peak_resident_bytes()}
 
     def back_to_back(self, *, runs: int, seconds: float) -> Answer:
         """Time runs one after the other."""
@@ -109,15 +110,6 @@ class Child:
 
     def _stopped(self) -> bool:
         return self._interrupted
-
-
-def _status_bytes(field: str) -> int | None:
-    """Return a line of /proc/self/status; `ru_maxrss` would hold the parent's peak over exec."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return 1024 * int(value.split()[0])
-    return None
 
 
 def _waited_ns() -> int | None:

@@ -22,7 +22,7 @@ from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
 from edgenet.measure.statistics import BEYOND, Summary
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 NO_REFERENCE = "no float artefact could run beside it"
 NOT_TIMED = "evaluate does not time; edgenet profile does"
 TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"

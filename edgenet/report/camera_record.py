@@ -1,0 +1,207 @@
+"""A live run as a measurement document: one record, with what the camera did beside it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from edgenet.board.detect import Board
+from edgenet.bundle import Bundle
+from edgenet.measure.profile import NO_STATE, NULL
+from edgenet.measure.statistics import summarise
+from edgenet.report.doctor import board_document, state_document
+from edgenet.report.record import (
+    SCHEMA_VERSION,
+    artifact_fields,
+    no_answer_fields,
+    summary_fields,
+    unknown,
+)
+from edgenet.stream.latency import STAGES
+from edgenet.stream.run import CameraRun, Replayed, Way, Written
+
+NOTHING_LABELLED = "no frame was labelled"
+DECODED_OUT_OF_SIGHT = "the source decodes where it cannot be timed"
+NO_ONLOOKER = "nobody could look on; --view opens a page"
+NO_LABELS = "the frames have no labels; --truth reads them off a playlist"
+NOT_TOLD = "the source does not tell"
+WHOLE_PICTURE = "the whole picture; --crop watches a region"
+NOT_PACED = "the camera has its own rate; see camera"
+NO_ENERGY = "not measured on a stream; edgenet profile does"
+
+
+def camera_document(
+    bundle: Bundle, run: CameraRun, *, board: Board, command: Sequence[str]
+) -> dict[str, Any]:
+    """Return the JSON document of a live run; what is unknown is null with a reason."""
+    shared = {
+        "schema_version": SCHEMA_VERSION,
+        "command": list(command),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "bundle_sha256": bundle.sha256,
+    }
+    return {
+        **shared,
+        "kind": "camera",
+        "preprocessing_sha256": run.preprocessing.sha256(),
+        "machine": platform.machine(),
+        "board": board_document(board),
+        "complete": run.complete,
+        "shown": run.source.name,
+        **unknown("data", NO_LABELS),
+        **unknown("reference", NO_LABELS),
+        "records": [{**shared, **_record(bundle, run)}],
+        "not_run": [
+            {"artifact": artifact_fields(artifact), "reason": reason}
+            for artifact, reason in run.not_run
+        ],
+    }
+
+
+def _record(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
+    states = run.states or (NO_STATE,)
+    null = run.artifact.runtime == NULL
+    return {
+        "artifact": artifact_fields(run.artifact),
+        "size_bytes": 0 if null else run.artifact.size_bytes,
+        "device": run.device,
+        "runtime_version": run.runtime_version,
+        "threads": run.threads,
+        "affinity": list(run.affinity),
+        "quick": run.quick,
+        "complete": run.complete,
+        "warmup": asdict(run.warm_up),
+        "latency": _latency(run),
+        "samples_ns": {
+            "load": [run.load_ns],
+            "first_inference": [run.first_inference_ns],
+            **{stage: list(samples) for stage, samples in run.samples_ns.items()},
+        },
+        **unknown("paced", NOT_PACED),
+        **_memory(run),
+        **no_answer_fields(NO_LABELS),
+        "state": {
+            "before": state_document(states[0]),
+            "during": [state_document(state) for state in states[1:-1]],
+            "after": state_document(states[-1]),
+            "problems": list(run.sensor_problems),
+        },
+        **(
+            unknown("throttled", states[0].unknown.get("throttled", "no sensor told"))
+            if run.throttled is None
+            else {"throttled": run.throttled}
+        ),
+        **unknown("energy_mj", NO_ENERGY),
+        "camera": _camera(bundle, run),
+    }
+
+
+def _latency(run: CameraRun) -> dict[str, Any]:
+    latency: dict[str, Any] = {
+        "load_ms": summary_fields(summarise([run.load_ns])),
+        "first_inference_ms": summary_fields(summarise([run.first_inference_ns])),
+    }
+    for stage in STAGES:
+        samples = run.samples_ns.get(stage)
+        if samples is not None:
+            latency[f"{stage}_ms"] = summary_fields(summarise(samples))
+        else:
+            reason = DECODED_OUT_OF_SIGHT if run.labelled else NOTHING_LABELLED
+            latency |= unknown(f"{stage}_ms", reason)
+    if run.clock is not None:
+        # An age means nothing without whose clock it begins at.
+        latency["frame_to_label_ms"]["clock"] = run.clock.value
+    for stage in ("draw", "encode"):
+        samples = run.samples_ns.get(stage)
+        if samples is not None:
+            latency[f"{stage}_ms"] = summary_fields(summarise(samples))
+        else:
+            reason = "nobody looked" if run.looked_on else NO_ONLOOKER
+            latency |= unknown(f"{stage}_ms", reason)
+    return latency
+
+
+def _memory(run: CameraRun) -> dict[str, Any]:
+    none = "the system does not tell"
+    values = {"peak_rss_bytes": run.peak_bytes, "before_load_bytes": run.before_load_bytes}
+    return {
+        "memory": {
+            name: value
+            for field, number in values.items()
+            for name, value in ({field: number} if number is not None else unknown(field, none))
+            .items()
+        }
+    }
+
+
+def _camera(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
+    delivered, crop = run.source.delivered, run.preprocessing.crop
+    told = {
+        "frames_per_second": delivered.frames_per_second,
+        "format": delivered.format,
+    }
+    return {
+        "source": run.source.name,
+        "live": run.source.live,
+        "delivered": {
+            "width": delivered.width,
+            "height": delivered.height,
+            **{
+                key: value
+                for name, number in told.items()
+                for key, value in (
+                    {name: number} if number is not None else unknown(name, NOT_TOLD)
+                ).items()
+            },
+        },
+        **(
+            {"clock": run.clock.value} if run.clock else unknown("clock", NOTHING_LABELLED)
+        ),
+        "clocks": {clock.value: count for clock, count in run.clocks.items()},
+        "crop": list(crop) if crop else None,
+        **({} if crop else {"crop_reason": WHOLE_PICTURE}),
+        "seconds": run.seconds,
+        "ending": run.ending,
+        "labelled": run.labelled,
+        "timed": run.kept,
+        "unfit": run.unfit,
+        "counts": asdict(run.counts),
+        "faults": [
+            {
+                "kind": fault.kind.value,
+                "at_s": round(at_s, 3),
+                "seconds": round(fault.seconds, 3),
+                "message": fault.message,
+            }
+            for at_s, fault in run.faults
+        ],
+        "labels": [{"label": label, "frames": frames} for label, frames in run.labels],
+        **(
+            unknown("events", "nobody asked; --events, --on and --mqtt do")
+            if run.events is None
+            else {"events": run.events}
+        ),
+        "ways": [_way(way) for way in run.ways],
+        **_recording(run.written),
+        **_replay(run.replayed),
+    }
+
+
+def _way(way: Way) -> dict[str, Any]:
+    return {**asdict(way), **({} if way.fault else {"fault_reason": "it never failed"})}
+
+
+def _recording(written: Written | None) -> dict[str, Any]:
+    if written is None:
+        return unknown("recording", "not asked for; --record FILE does it")
+    reason = {} if written.fault else {"fault_reason": "it never failed"}
+    return {"recording": {**asdict(written), **reason}}
+
+
+def _replay(replayed: Replayed | None) -> dict[str, Any]:
+    if replayed is None:
+        return unknown("replay", "not a recording")
+    return {"replay": {**asdict(replayed), "recorded_by": dict(replayed.recorded_by)}}

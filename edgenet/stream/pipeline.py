@@ -1,0 +1,73 @@
+"""The way of one frame through the network: preprocess, infer, label; each stage timed.
+
+The frame goes blue first through the one preprocessing that calibration and evaluation use, and the
+small result is swapped to RGB: every step treats the channels alike, so the bits are the same as the
+other way round, for less. It does not know where frames come from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+
+from edgenet.measure.classify import best_guesses
+from edgenet.preprocess import Preprocessing, UInt8Array, prepare
+from edgenet.runtimes import Session
+from edgenet.stream.frame import Frame
+from edgenet.stream.result import Result, StageTimes
+
+GUESSES = 5
+
+
+class Pipeline:
+    """A loaded classifier that labels frames."""
+
+    def __init__(
+        self,
+        session: Session,
+        preprocessing: Preprocessing,
+        labels: Sequence[str],
+        *,
+        now: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Take a session of a classifier; `now` is the clock of the frames, in ns."""
+        self._session = session
+        self._preprocessing = preprocessing
+        self._labels = labels
+        self._now = now
+
+    def label(self, frame: Frame, *, taken_ns: int, picture: UInt8Array | None = None) -> Result:
+        """Return what the network says of a frame that was taken out of the slot at `taken_ns`.
+
+        The network sees `picture` (H, W, 3) BGR where it is given, a part of the frame. Raises
+        `BadImage` where the crop does not fit into it.
+        """
+        began = self._now()
+        image = network_input(frame.bgr if picture is None else picture, self._preprocessing)
+        prepared = self._now()
+        logits = self._session.run(image)["logits"][0]
+        inferred = self._now()
+        guesses = best_guesses(logits, self._labels, count=min(GUESSES, len(self._labels)))
+        return Result(
+            frame=frame,
+            logits=logits,
+            guesses=guesses,
+            stages=StageTimes(
+                wait_ns=taken_ns - frame.arrived_ns,
+                preprocess_ns=prepared - began,
+                infer_ns=inferred - prepared,
+            ),
+            labelled_ns=self._now(),
+        )
+
+
+def network_input(bgr: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
+    """Return (1, R, R, 3) uint8 RGB from an upright (H, W, 3) uint8 BGR picture.
+
+    Bit for bit what `prepare` makes of the same picture in RGB. Raises `BadImage` as it does.
+    """
+    prepared = prepare(bgr, preprocessing)
+    return np.asarray(cv2.cvtColor(prepared[0], cv2.COLOR_BGR2RGB), np.uint8)[None]
