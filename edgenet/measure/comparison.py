@@ -24,7 +24,10 @@ from edgenet.measure.statistics import (
 )
 from edgenet.measure.stored import Document, Prediction, Record
 
-LATENCIES = ("inference_ms", "paced_inference_ms")
+LATENCIES = (
+    *("inference_ms", "paced_inference_ms"),
+    *("frame_to_label_ms", "wait_ms", "decode_ms", "preprocess_ms"),
+)
 """Those that are compared; load and first inference are one sample a launch."""
 RUN_INTERLEAVED = "edgenet profile NEW --against BASE"
 

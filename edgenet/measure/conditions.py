@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edgenet.measure.stored import Document, Record
+from edgenet.measure.stored import Camera, Document, Record
 
 Condition = Callable[[Record], str | None]
 """A condition of one record in words; None where it is not known."""
@@ -27,6 +27,24 @@ OF_ANSWERS: dict[str, Condition] = {
     "runtime version": lambda record: record.runtime_version,
     "device": lambda record: record.device,
 }
+
+
+def _load(record: Record) -> str | None:
+    """Return what decides when an inference begins."""
+    if record.camera is None:
+        return "back to back" if record.latency else None
+    return "frames of a camera" if record.camera.live else "frames as fast as they are taken"
+
+
+def _of_camera(words: Callable[[Camera], str | None]) -> Condition:
+    return lambda record: None if record.camera is None else words(record.camera)
+
+
+def _rate(camera: Camera) -> str | None:
+    rate = camera.frames_per_second
+    return None if rate is None else f"{rate:g} fps"
+
+
 OF_LATENCY: dict[str, Condition] = {
     "threads": lambda record: str(record.threads),
     "length of the run": lambda record: _one_of("quick", "published", record.quick),
@@ -35,6 +53,17 @@ OF_LATENCY: dict[str, Condition] = {
     "power mode": lambda record: record.power_mode,
 }
 """These change a latency and leave the answers alone."""
+OF_LOAD: dict[str, Condition] = {
+    "load": _load,
+    "source rate": _of_camera(_rate),
+    "source size": _of_camera(lambda camera: "{} x {}".format(*camera.size)),
+    "source format": _of_camera(lambda camera: camera.format),
+    "recorded meanwhile": _of_camera(lambda camera: _one_of("yes", "no", camera.recorded)),
+}
+"""Of whatever was timed while frames came, or in place of it."""
+OF_FRAME_TO_LABEL: dict[str, Condition] = {
+    "clock of the frames": _of_camera(lambda camera: camera.clock),
+}
 OF_PACED_LATENCY: dict[str, Condition] = {
     "paced rate": lambda record: None if record.paced_fps is None else f"{record.paced_fps:g} fps",
 }
@@ -83,6 +112,8 @@ def of_records(base: Record, new: Record, latencies: Iterable[str]) -> Condition
     checked = {
         **OF_ANSWERS,
         **(OF_LATENCY if timed else {}),
+        **(OF_LOAD if timed - {"paced_inference_ms"} else {}),
+        **(OF_FRAME_TO_LABEL if "frame_to_label_ms" in timed else {}),
         **(OF_PACED_LATENCY if "paced_inference_ms" in timed else {}),
     }
     values = {name: (words(base), words(new)) for name, words in checked.items()}

@@ -18,6 +18,10 @@ GATED = ("own", "p50")
 a limit of a few percent; it is reported."""
 
 
+GATED_LATENCIES = ("inference_ms", "paced_inference_ms", "frame_to_label_ms")
+"""The others are parts of the last, or of the source's making."""
+
+
 class Outcome(str, Enum):
     """What became of a gate."""
 
@@ -77,7 +81,8 @@ def _slowdown_gates(pair: Pair, percent: float) -> Iterator[Gate]:
     gated = [
         change
         for change in pair.latencies
-        if change.percentile == _gated_percentile(pair, change.name)
+        if change.name in GATED_LATENCIES
+        and change.percentile == _gated_percentile(pair, change.name)
     ]
     for change in gated:
         yield _slowdown_gate(pair, change, percent)

@@ -35,6 +35,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Camera:
+    """What a live run looked at, as far as it changes a latency."""
+
+    clock: str | None
+    """Whose clock the ages of frames begin at; None without a frame."""
+    live: bool
+    """Whether frames came at their own rate."""
+    frames_per_second: float | None
+    """By the source's own word."""
+    size: tuple[int, int]
+    """Of its pictures, (width, height)."""
+    format: str | None
+    recorded: bool
+    """Whether the frames were written down meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One artefact, measured with one number of threads."""
 
@@ -62,6 +79,8 @@ class Record:
     agreement: Proportion | None
     """With the float reference of its own bundle."""
     predictions: tuple[Prediction, ...]
+    camera: Camera | None = None
+    """None for what was timed without one."""
 
     @property
     def artifact(self) -> tuple[str, str, str | None]:
@@ -108,7 +127,7 @@ def unmeasured(artifact: tuple[str, str, str | None], *, threads: int) -> Record
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """What one run of `evaluate` or `profile` wrote."""
+    """What one run of `evaluate`, `profile` or `camera` wrote."""
 
     source: str
     """The file, as it was given."""

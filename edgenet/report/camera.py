@@ -57,7 +57,7 @@ def delivered_words(delivered: Delivered) -> str:
 
 
 def _table(run: CameraRun) -> str:
-    stages = [stage for stage in (*STAGES[:-1], "draw", "encode", STAGES[-1])]
+    stages = (*STAGES[:-1], "draw", "encode", STAGES[-1])
     return render(
         ("", "n", "p50 ms", "p95", "p99", "max"),
         [

@@ -30,6 +30,8 @@ NO_LABELS = "the frames have no labels; --truth reads them off a playlist"
 NOT_TOLD = "the source does not tell"
 WHOLE_PICTURE = "the whole picture; --crop watches a region"
 NOT_PACED = "the camera has its own rate; see camera"
+NOBODY_ASKED = "nobody asked; --events, --on and --mqtt do"
+NOT_RECORDED = "not asked for; --record FILE does it"
 NO_ENERGY = "not measured on a stream; edgenet profile does"
 
 
@@ -53,7 +55,7 @@ def camera_document(
         "shown": run.source.name,
         **unknown("data", NO_LABELS),
         **unknown("reference", NO_LABELS),
-        "records": [{**shared, **_record(bundle, run)}],
+        "records": [{**shared, **_record(run)}],
         "not_run": [
             {"artifact": artifact_fields(artifact), "reason": reason}
             for artifact, reason in run.not_run
@@ -61,7 +63,7 @@ def camera_document(
     }
 
 
-def _record(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
+def _record(run: CameraRun) -> dict[str, Any]:
     states = run.states or (NO_STATE,)
     null = run.artifact.runtime == NULL
     return {
@@ -95,7 +97,7 @@ def _record(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
             else {"throttled": run.throttled}
         ),
         **unknown("energy_mj", NO_ENERGY),
-        "camera": _camera(bundle, run),
+        "camera": _camera(run),
     }
 
 
@@ -126,43 +128,28 @@ def _latency(run: CameraRun) -> dict[str, Any]:
 
 def _memory(run: CameraRun) -> dict[str, Any]:
     none = "the system does not tell"
-    values = {"peak_rss_bytes": run.peak_bytes, "before_load_bytes": run.before_load_bytes}
     return {
         "memory": {
-            name: value
-            for field, number in values.items()
-            for name, value in ({field: number} if number is not None else unknown(field, none))
-            .items()
+            **_told("peak_rss_bytes", run.peak_bytes, none),
+            **_told("before_load_bytes", run.before_load_bytes, none),
         }
     }
 
 
-def _camera(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
+def _camera(run: CameraRun) -> dict[str, Any]:
     delivered, crop = run.source.delivered, run.preprocessing.crop
-    told = {
-        "frames_per_second": delivered.frames_per_second,
-        "format": delivered.format,
-    }
     return {
         "source": run.source.name,
         "live": run.source.live,
         "delivered": {
             "width": delivered.width,
             "height": delivered.height,
-            **{
-                key: value
-                for name, number in told.items()
-                for key, value in (
-                    {name: number} if number is not None else unknown(name, NOT_TOLD)
-                ).items()
-            },
+            **_told("frames_per_second", delivered.frames_per_second, NOT_TOLD),
+            **_told("format", delivered.format, NOT_TOLD),
         },
-        **(
-            {"clock": run.clock.value} if run.clock else unknown("clock", NOTHING_LABELLED)
-        ),
+        **_told("clock", run.clock and run.clock.value, NOTHING_LABELLED),
         "clocks": {clock.value: count for clock, count in run.clocks.items()},
-        "crop": list(crop) if crop else None,
-        **({} if crop else {"crop_reason": WHOLE_PICTURE}),
+        **_told("crop", crop and list(crop), WHOLE_PICTURE),
         "seconds": run.seconds,
         "ending": run.ending,
         "labelled": run.labelled,
@@ -179,29 +166,20 @@ def _camera(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
             for at_s, fault in run.faults
         ],
         "labels": [{"label": label, "frames": frames} for label, frames in run.labels],
-        **(
-            unknown("events", "nobody asked; --events, --on and --mqtt do")
-            if run.events is None
-            else {"events": run.events}
-        ),
-        "ways": [_way(way) for way in run.ways],
-        **_recording(run.written),
-        **_replay(run.replayed),
+        **_told("events", run.events, NOBODY_ASKED),
+        "ways": [_with_fault(way) for way in run.ways],
+        **_told("recording", run.written and _with_fault(run.written), NOT_RECORDED),
+        **_told("replay", run.replayed and _replay(run.replayed), "not of a recording"),
     }
 
 
-def _way(way: Way) -> dict[str, Any]:
-    return {**asdict(way), **({} if way.fault else {"fault_reason": "it never failed"})}
+def _with_fault(found: Way | Written) -> dict[str, Any]:
+    return {**asdict(found), **_told("fault", found.fault, "nothing failed")}
 
 
-def _recording(written: Written | None) -> dict[str, Any]:
-    if written is None:
-        return unknown("recording", "not asked for; --record FILE does it")
-    reason = {} if written.fault else {"fault_reason": "it never failed"}
-    return {"recording": {**asdict(written), **reason}}
+def _replay(replayed: Replayed) -> dict[str, Any]:
+    return {**asdict(replayed), "recorded_by": dict(replayed.recorded_by)}
 
 
-def _replay(replayed: Replayed | None) -> dict[str, Any]:
-    if replayed is None:
-        return unknown("replay", "not a recording")
-    return {"replay": {**asdict(replayed), "recorded_by": dict(replayed.recorded_by)}}
+def _told(name: str, value: Any, reason: str) -> dict[str, Any]:
+    return unknown(name, reason) if value is None else {name: value}

@@ -297,7 +297,7 @@ def _signed(value: float, unit: str) -> str:
 
 def _spoken(name: str) -> str:
     spoken = name.replace("paced_inference_ms", "paced inference").replace("_ms", "")
-    return spoken.replace(" own", " own time")
+    return spoken.replace("frame_to_label", "frame to label").replace(" own", " own time")
 
 
 def _pipes(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

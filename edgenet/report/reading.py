@@ -17,14 +17,17 @@ from edgenet.measure.comparison import AccuracyChange, Comparison, Pair, interle
 from edgenet.measure.conditions import Conditions, Difference
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
 from edgenet.measure.statistics import PairedDifference, Summary
-from edgenet.measure.stored import Document, Prediction, Record, unmeasured
+from edgenet.measure.stored import Camera, Document, Prediction, Record, unmeasured
 
 MAJOR = 1
 """Of the schema that is read; what a newer minor version adds is left alone."""
-KINDS = ("evaluation", "profile")
+KINDS = ("evaluation", "profile", "camera")
 COMPARISON = "comparison"
-LATENCIES = ("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms")
-AGAIN = "measure again with edgenet evaluate or edgenet profile"
+LATENCIES = (
+    *("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms"),
+    *("wait_ms", "decode_ms", "preprocess_ms", "frame_to_label_ms"),
+)
+AGAIN = "measure again with edgenet evaluate, profile or camera"
 
 
 def read_document(path: Path) -> Document:
@@ -37,7 +40,7 @@ def read_document(path: Path) -> Document:
     if data["kind"] == COMPARISON:
         raise BadRecord(f"{path}: is a comparison of two bundles; give it alone")
     if data["kind"] not in KINDS:
-        raise BadRecord(f"{path}: is of kind {data['kind']!r}; compare reads {' and '.join(KINDS)}")
+        raise BadRecord(f"{path}: is of kind {data['kind']!r}; compare reads {', '.join(KINDS)}")
     _check_schema(path, data, "record")
     records = tuple(_record(entry) for entry in data["records"])
     labels = [record.label for record in records]
@@ -111,7 +114,9 @@ def _versioned(path: Path) -> dict[str, Any]:
         what = "is a bundle" if (path / MANIFEST).exists() else "is a folder"
         raise UsageError(f"{path}: {what}; give the record of a measurement, a file in records/")
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; give a record that evaluate or profile wrote")
+        raise UsageError(
+            f"{path}: no such file; give a record that evaluate, profile or camera wrote"
+        )
     data = _json(path)
     _check_version(path, data)
     return data
@@ -195,6 +200,21 @@ def _record(entry: Mapping[str, Any]) -> Record:
             )
             for prediction in entry["predictions"] or ()
         ),
+        camera=_camera(entry.get("camera")),
+    )
+
+
+def _camera(entry: Mapping[str, Any] | None) -> Camera | None:
+    if entry is None:
+        return None
+    delivered = entry["delivered"]
+    return Camera(
+        clock=entry["clock"],
+        live=entry["live"],
+        frames_per_second=delivered["frames_per_second"],
+        size=(delivered["width"], delivered["height"]),
+        format=delivered["format"],
+        recorded=entry.get("recording") is not None,
     )
 
 

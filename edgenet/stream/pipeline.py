@@ -1,8 +1,8 @@
 """The way of one frame through the network: preprocess, infer, label; each stage timed.
 
-The frame goes blue first through the one preprocessing that calibration and evaluation use, and the
-small result is swapped to RGB: every step treats the channels alike, so the bits are the same as the
-other way round, for less. It does not know where frames come from.
+The frame goes blue first through the one preprocessing that calibration and evaluation use, and
+the small result is swapped to RGB: every step treats the channels alike, so the bits are the same
+as the other way round, for less. It does not know where frames come from.
 """
 
 from __future__ import annotations
