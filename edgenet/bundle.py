@@ -308,6 +308,11 @@ class Bundle:
         return chosen
 
 
+def shipped_bundle() -> Path:
+    """Return the folder of the bundle that comes with edgenet: the ImageNet network in INT8."""
+    return Path(str(package_files("edgenet"))) / "shipped" / "mobilenet_v1_int8"
+
+
 def files_sha256(files: tuple[BundleFile, ...]) -> str:
     """Return the hash over a list of files: their paths, sizes and hashes, sorted by path."""
     listing = sorted((asdict(file) for file in files), key=lambda entry: str(entry["path"]))

@@ -73,10 +73,17 @@ class Sampler:
         read_power: Callable[[], State] | None = None,
         interval_s: float = INTERVAL_S,
         power_interval_s: float = POWER_INTERVAL_S,
+        most: int | None = None,
     ) -> None:
+        """Read at these intervals; of states, `most` at the most are kept (None is all).
+
+        When there are more, every second one between the first and the last goes, and the interval
+        doubles.
+        """
         self._samples: list[Sample] = []
         self._power_samples: list[Sample] = []
         self._faults: list[str] = []
+        self._most = most
         self._schedule = [_Entry(read=read, interval_s=interval_s, samples=self._samples)]
         if read_power is not None:
             power = _Entry(
@@ -99,6 +106,12 @@ class Sampler:
     ) -> None:
         self._stop.set()
         self._thread.join(LONGEST_READING_S)
+
+    @property
+    def newest(self) -> State | None:
+        """Return what was read last; None before anything was."""
+        samples = self._samples
+        return samples[-1].state if samples else None
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -153,6 +166,15 @@ class Sampler:
             self._faults.append(f"bug in a sensor: {type(error).__name__}: {error}")
             return
         entry.samples.append(Sample(taken_ns=time.monotonic_ns(), state=state))
+        if self._most is not None and len(self._samples) > max(self._most, 2):
+            self._thin_out()
+
+    def _thin_out(self) -> None:
+        first, *between, last = self._samples
+        self._samples[:] = [first, *between[1::2], last]
+        self._schedule[-1] = replace(
+            self._schedule[-1], interval_s=2 * self._schedule[-1].interval_s
+        )
 
 
 def board_sampler(machine: Machine, target: Target, *, interval_s: float = INTERVAL_S) -> Sampler:

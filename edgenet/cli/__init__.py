@@ -16,6 +16,7 @@ import typer
 
 from edgenet import __version__, interruption
 from edgenet.cli import (
+    camera,
     classify,
     compare,
     convert,
@@ -52,6 +53,7 @@ COMMANDS = (
     profile,
     compare,
     doctor,
+    camera,
 )
 for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,3 +66,17 @@ def precisions(values: list[str] | None) -> tuple[Precision, ...]:
         if name not in known:
             raise UsageError(f"unknown precision {name!r}: choose from {', '.join(known)}")
     return tuple(Precision(name) for name in split(values))
+
+
+def thread_counts(values: list[str] | None) -> tuple[int, ...]:
+    """Return the numbers of threads; no more than the processors that this process may use."""
+    cores = len(os.sched_getaffinity(0))
+    counts = []
+    for text in split(values) or ("1",):
+        if not text.isdecimal() or not 1 <= int(text) <= cores:
+            raise UsageError(
+                f"--threads {text}: give whole numbers from 1 to {cores}, the processors that this "
+                "process may run on"
+            )
+        counts.append(int(text))
+    return tuple(counts)

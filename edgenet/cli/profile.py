@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from enum import Enum
@@ -18,10 +17,10 @@ from edgenet.cli.options import (
     PrecisionOption,
     precisions,
     runtime_names,
-    split,
+    thread_counts,
 )
 from edgenet.cli.output import StepProgress, print_json
-from edgenet.errors import EdgenetError, RuntimeRefused, UsageError
+from edgenet.errors import EdgenetError, RuntimeRefused
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -138,7 +137,7 @@ def profile(
             output=output,
             as_json=as_json,
         )
-        turns = versus.Plan(threads=_thread_counts(threads), launches=launches or versus.LAUNCHES)
+        turns = versus.Plan(threads=thread_counts(threads), launches=launches or versus.LAUNCHES)
         profile_against(asked_for, turns)
         return
 
@@ -156,7 +155,7 @@ def profile(
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
     artifacts = measure.runnable(found, asked, precisions(precision))
-    plan = _plan(_thread_counts(threads), paced, duration, soak, layers, quick=quick)
+    plan = _plan(thread_counts(threads), paced, duration, soak, layers, quick=quick)
     if data is not None:
         found.require_classifier("--data")
     dataset = None if data is None else open_dataset(data, labelled=True)
@@ -192,20 +191,6 @@ def profile(
     refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in asked]
     if refused:
         raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
-
-
-def _thread_counts(values: list[str] | None) -> tuple[int, ...]:
-    """Return the numbers of threads; no more than the processors that this process may use."""
-    cores = len(os.sched_getaffinity(0))
-    counts = []
-    for text in split(values) or ("1",):
-        if not text.isdecimal() or not 1 <= int(text) <= cores:
-            raise UsageError(
-                f"--threads {text}: give whole numbers from 1 to {cores}, the processors that this "
-                "process may run on"
-            )
-        counts.append(int(text))
-    return tuple(counts)
 
 
 def _plan(

@@ -114,9 +114,9 @@ class Latencies:
         reach = 1024
         while True:
             reach = min(reach, self.kept)
-            rows: Int64Array = self._rows[np.arange(last - reach + 1, last + 1) % len(self._rows)]
+            rows = self._rows[np.arange(last - reach + 1, last + 1) % len(self._rows)]
             if reach == self.kept or rows[0, 0] < since:
-                return rows[rows[:, 0] >= since]
+                return np.asarray(rows[rows[:, 0] >= since], np.int64)
             reach *= 2
 
 

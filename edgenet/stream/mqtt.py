@@ -63,7 +63,7 @@ class Broker:
 def parse_broker(url: str) -> Broker:
     """Return the broker in a URL; raises `UsageError`, which does not repeat its password."""
     parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    shown = shown_broker(url)
     try:
         port = parts.port
     except ValueError:
@@ -81,6 +81,14 @@ def parse_broker(url: str) -> Broker:
         user=None if parts.username is None else unquote(parts.username),
         password=None if parts.password is None else unquote(parts.password),
     )
+
+
+def shown_broker(url: str) -> str:
+    """Return a broker's URL without its user and password; any other text as it is."""
+    scheme, found, rest = url.partition("://")
+    if not found or scheme.lower() not in PORTS:
+        return url
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 class Mqtt:

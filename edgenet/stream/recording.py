@@ -55,7 +55,7 @@ class Recorder:
         """
         if path.is_dir():
             raise UsageError(f"--record {path}: is a folder; give the name of a file")
-        self._path = path
+        self.path = path
         self._partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         self._labelled_by = {
             "bundle_sha256": bundle.sha256,
@@ -81,7 +81,7 @@ class Recorder:
             self._tar = tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)
         except OSError as error:
             raise NotWritable(
-                f"{self._path}: cannot be written ({error.strerror or error}); choose another "
+                f"{self.path}: cannot be written ({error.strerror or error}); choose another "
                 "--record"
             ) from error
         self._thread.start()
@@ -113,7 +113,7 @@ class Recorder:
         try:
             self._write_all()
         except OSError as error:
-            self.fault = f"{self._path}: {error.strerror or error}"
+            self.fault = f"{self.path}: {error.strerror or error}"
             self.lost, self.written = self.lost + self.written + 1, 0
             self._partial.unlink(missing_ok=True)
             while self._queue.get() is not None:  # so that the run does not fill the queue
@@ -131,7 +131,7 @@ class Recorder:
         if self.written:
             self._add_json(END, {"frames": self.written, "lost": self.lost})
             self._tar.close()
-            self._partial.rename(self._path)
+            self._partial.rename(self.path)
         else:  # a recording of nothing is of no use, and must not replace one that is
             self._tar.close()
             self._partial.unlink()
@@ -284,7 +284,7 @@ class Replay:
     still = True
 
     def __init__(self, recording: Recording, *, now: Callable[[], int] = time.monotonic_ns) -> None:
-        self._recording = recording
+        self.recording = recording
         self._frames = iter(recording)
         self._now = now
         self._read = 0
@@ -322,7 +322,7 @@ class Replay:
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-        self._recording.close()
+        self.recording.close()
 
 
 def _png(bgr: UInt8Array) -> bytes:

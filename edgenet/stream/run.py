@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edgenet.board.state import State, was_throttled
 from edgenet.bundle import Artifact
-from edgenet.errors import BadImage
+from edgenet.errors import BadImage, EdgenetError
 from edgenet.measure.process_memory import peak_resident_bytes
 from edgenet.measure.timing import PUBLISHED, WarmUp
 from edgenet.preprocess import Preprocessing, UInt8Array
@@ -25,6 +25,11 @@ from edgenet.stream.pipeline import Pipeline
 from edgenet.stream.reader import Counts, Fault, Opened, Reader
 from edgenet.stream.result import Result
 
+STOPPED = "it was asked to end"
+SOURCE_ENDED = "the source ended"
+DURATION_OVER = "the duration is over"
+INTERRUPTED = "interrupted"
+MOST_LABELS = 10
 LOOK_S = 0.25
 """How often it is looked whether the run shall end, while no frame comes."""
 
@@ -84,6 +89,8 @@ class CameraRun:
     """From the first frame that was asked for to the end."""
     ending: str
     """Why it ended, in words."""
+    failure: EdgenetError | None
+    """What the source failed with, after frames that are counted here."""
     complete: bool
     """False where it ended before the duration that was asked for."""
     labelled: int
@@ -100,11 +107,11 @@ class CameraRun:
     counts: Counts
     faults: tuple[tuple[float, Fault], ...]
     """Each with the second of the run in which it was noticed."""
-    states: tuple[State, ...]
-    """Of the board: before, during and after."""
-    sensor_problems: tuple[str, ...]
-    before_load_bytes: int | None
     peak_bytes: int | None
+    before_load_bytes: int | None = None
+    states: tuple[State, ...] = ()
+    """Of the board: before, during and after."""
+    sensor_problems: tuple[str, ...] = ()
     ways: tuple[Way, ...] = ()
     events: int | None = None
     """How often the label changed; None where nobody asked."""
@@ -153,15 +160,24 @@ class LiveRun:
         self._labels: Counter[str] = Counter()
         self._unfit = 0
         self._ending: str | None = None
+        self.failure: EdgenetError | None = None
+        """What the source failed with after the first label."""
         self.latencies = Latencies()
 
     def __iter__(self) -> Iterator[Result | None]:
         """Yield each result, and None wherever no frame came for a quarter of a second.
 
-        Raises `BadImage` where the crop does not fit into the first frame.
+        Raises `BadImage` where the crop does not fit into the first frame, and what a source fails
+        with before it; what it fails with later is kept, for what was measured is right.
         """
         while (ending := self._ended()) is None:
-            frame = self._reader.take(LOOK_S)
+            try:
+                frame = self._reader.take(LOOK_S)
+            except EdgenetError as error:
+                if not self.latencies.labelled:
+                    raise
+                self.failure = error
+                break
             taken_ns = self._now()
             if frame is None:
                 yield None
@@ -184,17 +200,9 @@ class LiveRun:
         """Return how long it has been going on."""
         return (self._now() - self._began_ns) / 1e9
 
-    def found(
-        self,
-        loaded: Loaded,
-        preprocessing: Preprocessing,
-        *,
-        states: tuple[State, ...],
-        sensor_problems: tuple[str, ...],
-        before_load_bytes: int | None,
-    ) -> CameraRun:
-        """Return what this run has found, all that is known of it here."""
-        ending = self._ending or "interrupted"
+    def found(self, loaded: Loaded, preprocessing: Preprocessing) -> CameraRun:
+        """Return what this run has found, as far as it is known here."""
+        ending = str(self.failure) if self.failure else self._ending or INTERRUPTED
         return CameraRun(
             source=self._reader.source,
             artifact=loaded.artifact,
@@ -209,7 +217,9 @@ class LiveRun:
             preprocessing=preprocessing,
             seconds=self.seconds,
             ending=ending,
-            complete=ending in (SOURCE_ENDED, DURATION_OVER) or self._ends_ns is None,
+            failure=self.failure,
+            complete=self.failure is None
+            and (ending in (SOURCE_ENDED, DURATION_OVER) or self._ends_ns is None),
             labelled=self.latencies.labelled,
             unfit=self._unfit,
             samples_ns={
@@ -222,9 +232,6 @@ class LiveRun:
             faults=tuple(
                 ((fault.at_ns - self._began_ns) / 1e9, fault) for fault in self._reader.faults
             ),
-            states=states,
-            sensor_problems=sensor_problems,
-            before_load_bytes=before_load_bytes,
             peak_bytes=peak_resident_bytes(),
         )
 
@@ -236,9 +243,3 @@ class LiveRun:
         if self._ends_ns is not None and self._now() >= self._ends_ns:
             return DURATION_OVER
         return None
-
-
-STOPPED = "it was asked to end"
-SOURCE_ENDED = "the source ended"
-DURATION_OVER = "the duration is over"
-MOST_LABELS = 10

@@ -1,0 +1,312 @@
+"""`edgenet camera`: label a live picture, and say how late each label is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenet import interruption
+from edgenet.cli.options import (
+    JsonOption,
+    PrecisionOption,
+    precisions,
+    runtime_names,
+    thread_counts,
+)
+from edgenet.cli.output import print_json
+from edgenet.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Bundle
+    from edgenet.preprocess import Preprocessing
+    from edgenet.stream.delivery import Sink
+    from edgenet.stream.loading import Loaded
+    from edgenet.stream.reader import Fault, Opened
+    from edgenet.stream.recording import Replay
+    from edgenet.stream.result import Result
+    from edgenet.stream.run import LiveRun
+
+EXAMPLES = """\b
+Examples:
+  edgenet camera
+  edgenet camera mobilenet --source 'v4l2:///dev/video0?size=1280x720&fps=30'
+  edgenet camera mobilenet --source rtsp://camera/stream --runtime litert
+  edgenet camera --on 'tabby=./feed.sh' --mqtt mqtt://user:password@broker/door
+  edgenet camera --source synthetic:// --duration 10 --json
+  edgenet camera --record run.tar --duration 60
+  edgenet camera mobilenet --replay run.tar --precision float32
+"""
+STDOUT = "-"
+SHOWN_S = 0.25
+"""Between two states of the line on a terminal."""
+
+
+def camera(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[BUNDLE]",
+            show_default=False,
+            help="Folder written by edgenet convert. Default: the INT8 ImageNet bundle inside.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="0, /dev/video0, v4l2://..., csi://0, rtsp://..., http://..., a file, a folder, "
+            "or synthetic://. Default: the first camera found.",
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, litert or tensorrt, or null, which computes nothing; "
+            "repeat it or use commas. Default: the first that runs, in the board's order.",
+        ),
+    ] = None,
+    precision: PrecisionOption = None,
+    threads: Annotated[str, typer.Option(metavar="N", help="Number of threads.")] = "1",
+    crop: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="Watch this region, in pixels.")
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="A file at its own rate; late frames are dropped.")
+    ] = False,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="S", help="End after so many seconds. Default: Ctrl-C."),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|-", help="A JSON line whenever the label changes."),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=COMMAND",
+            help="Run a command when the label changes to LABEL ('unknown', '*' for any).",
+        ),
+    ] = None,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Publish the label; Home Assistant finds it by itself."),
+    ] = None,
+    smooth: Annotated[
+        str, typer.Option(metavar="N/M", help="The label changes when N of M frames say so.")
+    ] = "3/5",
+    unknown: Annotated[
+        float, typer.Option(metavar="P", help="Softmax below which a frame says 'unknown'.")
+    ] = 0.3,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep frames, times and labels, to replay them."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Label the frames of a recording again."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="The board's description. Default: as detected."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label a live picture: how late each label is, stage by stage, until Ctrl-C.
+
+    Ctrl-C and SIGTERM end it with its summary and exit code 0.
+    """
+    with interruption.ends_well() as stopped:
+        _refuse_what_does_not_fit(source, replay, events, as_json=as_json)
+        from edgenet.board.detect import detect
+        from edgenet.board.machine import Machine
+        from edgenet.board.target import load_target
+        from edgenet.bundle import load_bundle
+        from edgenet.measure.profile import runnable
+        from edgenet.report.camera import camera_text
+        from edgenet.report.camera_record import camera_document
+        from edgenet.report.record import check_writable, save_document
+        from edgenet.stream.events import parse_smoothing
+        from edgenet.stream.loading import in_order
+        from edgenet.stream.watch import Plan, watch
+
+        command = _shown_command(sys.argv[1:])
+        asked = runtime_names(runtime)
+        found = load_bundle(bundle or _shipped())
+        found.require_classifier("camera")
+        board = detect(Machine(), None if target is None else load_target(target))
+        artifacts = in_order(runnable(found, asked, precisions(precision)), board.target)
+        path = output or _record_path(found, shipped=bundle is None)
+        check_writable(path)
+        recorded = None if replay is None else _replay_of(replay)
+        plan = Plan(
+            source=_source(source) if recorded is None else lambda: recorded,
+            preprocessing=_watched(found.preprocessing, crop),
+            realtime=realtime,
+            threads=_threads(threads),
+            seconds=duration,
+            sinks=_sinks(found, events, on or (), mqtt),
+            smoothing=parse_smoothing(smooth, threshold=unknown),
+            record=record,
+            replay=recorded,
+        )
+        run = watch(found, artifacts, plan, target=board.target, stopped=stopped, told=_Told(found))
+        document = camera_document(found, run, board=board, command=command)
+        # Printed first: a run cannot be had again, and a full disk must not lose it.
+        if as_json:
+            print_json(document)
+        else:
+            text = camera_text(run, board=board, command=command)
+            typer.echo(text, err=events == STDOUT)
+        save_document(document, path)
+        if not as_json:
+            typer.echo(f"record: {path}", err=events == STDOUT)
+        if run.failure is not None:
+            raise run.failure
+
+
+def _refuse_what_does_not_fit(
+    source: str | None, replay: Path | None, events: str | None, *, as_json: bool
+) -> None:
+    if as_json and events == STDOUT:
+        raise UsageError("--json and --events - both want stdout: give --events a file")
+    if replay is not None and source is not None:
+        raise UsageError("--replay is a source already; leave out --source")
+
+
+def _shipped() -> Path:
+    from edgenet.bundle import shipped_bundle
+
+    return shipped_bundle()
+
+
+def _record_path(bundle: Bundle, *, shipped: bool) -> Path:
+    """Return where the record goes: never into the installed package."""
+    from edgenet.report.record import record_path
+
+    path = record_path(bundle, "camera")
+    return Path("records").absolute() / path.name if shipped else path
+
+
+def _source(uri: str | None) -> str:
+    if uri is not None:
+        return uri
+    from edgenet.stream.cameras import first_camera
+
+    return first_camera()
+
+
+def _replay_of(path: Path) -> Replay:
+    from edgenet.stream.recording import Recording, Replay
+
+    return Replay(Recording(path))
+
+
+def _threads(text: str) -> int:
+    counts = thread_counts([text])
+    if len(counts) > 1:
+        raise UsageError(f"--threads {text}: a camera has one number of threads")
+    return counts[0]
+
+
+def _watched(preprocessing: Preprocessing, crop: str | None) -> Preprocessing:
+    if crop is None:
+        return preprocessing
+    sides = crop.split(",")
+    if len(sides) != 4 or not all(side.strip().isdecimal() for side in sides):
+        raise UsageError(f"--crop {crop}: give x,y,width,height in pixels, such as 0,0,320,240")
+    x, y, width, height = map(int, sides)
+    if min(width, height) < 1:
+        raise UsageError(f"--crop {crop}: width and height are 1 or more")
+    return replace(preprocessing, crop=(x, y, width, height))
+
+
+def _sinks(
+    bundle: Bundle, events: str | None, on: Sequence[str], mqtt: str | None
+) -> list[Callable[[], Sink]]:
+    """Return what opens each way out, the words of each checked."""
+    from edgenet.stream.actions import Actions, parse_rule
+    from edgenet.stream.delivery import EventLines
+    from edgenet.stream.mqtt import Mqtt, parse_broker
+
+    sinks: list[Callable[[], Sink]] = []
+    if events is not None:
+        sinks.append(lambda: EventLines(events))
+    if on:
+        rules = [parse_rule(text, bundle.labels) for text in on]
+        sinks.append(lambda: Actions(rules))
+    if mqtt is not None:
+        broker = parse_broker(mqtt)
+        sinks.append(lambda: Mqtt(broker, model=bundle.name))
+    return sinks
+
+
+def _shown_command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that reproduces a run, without the passwords in its URLs."""
+    from edgenet.stream.address import shown
+    from edgenet.stream.mqtt import shown_broker
+
+    def safe(word: str) -> str:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and equals:
+            return f"{name}={safe(value)}"
+        return shown_broker(shown(word))
+
+    return ["edgenet", *map(safe, arguments)]
+
+
+class _Told:
+    """Tells on stderr how it goes: a line that moves on a terminal, single lines elsewhere."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._line = sys.stderr.isatty()
+        self._shown_at = 0.0
+
+    def begun(self, loaded: Loaded, source: Opened) -> None:
+        """Tell what runs, and what comes."""
+        from edgenet.report.camera import delivered_words
+
+        for artifact, reason in loaded.not_run:
+            self._say(f"{artifact.label} does not run here: {reason}")
+        self._say(f"{self._bundle.name}, {loaded.artifact.label} on {loaded.session.device}")
+        self._say(f"{source.name}: {delivered_words(source.delivered)}; Ctrl-C ends it")
+
+    def went_on(self, live: LiveRun, result: Result | None) -> None:
+        """Move the line, if there is one."""
+        if not self._line or result is None or time.monotonic() < self._shown_at + SHOWN_S:
+            return
+        self._shown_at = time.monotonic()
+        best = result.guesses[0]
+        rate = live.latencies.labelled_per_second()
+        self._write(
+            f"{best.label[:40]:40} {100 * best.probability:3.0f} %  "
+            f"age {result.age_ms:5.0f} ms ({result.clock.value})  "
+            + ("" if rate is None else f"{rate:5.1f}/s")
+        )
+
+    def failed(self, fault: Fault) -> None:
+        """Tell a fault when it happens."""
+        self._say(f"{fault.kind.value}: {fault.message}")
+
+    def _say(self, text: str) -> None:
+        if self._shown_at:
+            self._write("")
+        typer.echo(text, err=True)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
