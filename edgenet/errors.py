@@ -12,6 +12,7 @@
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
     ├── BadRecord                a stored measurement that is damaged, or of another schema
+    ├── AddressUnavailable       an address that the viewer cannot listen on
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     ├── RuntimeRefused           a runtime could not load or run an artefact
@@ -82,6 +83,10 @@ class MissingExtra(EdgenetError):
 
 class BadRecord(EdgenetError):
     """A file that holds no measurement which this edgenet reads."""
+
+
+class AddressUnavailable(EdgenetError):
+    """An address that cannot be listened on: in use, not this machine's, or not allowed."""
 
 
 class NotComparable(EdgenetError):
