@@ -23,6 +23,7 @@ from edgenet.cli import (
     doctor,
     evaluate,
     inspect,
+    playlist,
     profile,
     summary,
     verify,
@@ -52,6 +53,7 @@ COMMANDS = (
     profile,
     compare,
     doctor,
+    playlist,
 )
 for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]
