@@ -24,6 +24,7 @@ from edgenet.cli import (
     doctor,
     evaluate,
     inspect,
+    playlist,
     profile,
     summary,
     verify,
@@ -54,6 +55,7 @@ COMMANDS = (
     compare,
     doctor,
     camera,
+    playlist,
 )
 for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]

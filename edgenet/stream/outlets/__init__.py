@@ -1,0 +1,25 @@
+"""Where a playlist goes: one module a kind, each a context manager with the shape of `Outlet`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgenet.preprocess import UInt8Array
+
+
+class Outlet(Protocol):
+    """Takes the frames of a playlist."""
+
+    live: bool
+    """Frames are shown at the moment they come; where not, each is kept."""
+
+    def wait(self) -> None:
+        """Return as soon as somebody watches."""
+
+    def show(self, frame: UInt8Array) -> bool:
+        """Take one frame, (H, W, 3) BGR, before it returns; False when no more are wanted."""
+
+
+def in_url(address: str) -> str:
+    """Return an address as a URL has it: one of IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
