@@ -36,7 +36,7 @@ system-tests:
 	tools/install_system_packages.sh tests
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	tools/make_venv.sh $(PYTHON) $(VENV) -c constraints.txt -e '.[convert,board,viewer]' --group dev
+	tools/make_venv.sh $(PYTHON) $(VENV) -c constraints.txt -e '.[convert,board,mqtt,viewer]' --group dev
 	touch $@
 
 $(TFLITE_VENV)/.ready: pyproject.toml

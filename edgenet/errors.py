@@ -16,7 +16,7 @@
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     ├── RuntimeRefused           a runtime could not load or run an artefact
-    └── DeviceUnavailable        a camera, stream or display that is not there, refuses or gives nothing
+    └── DeviceUnavailable        a camera, stream or display that gives nothing
 
 A message says what failed, the value, what would be right and what to do next. Anything else
 that escapes is a bug: the command line says so and keeps its traceback for `--debug`.

@@ -52,8 +52,10 @@ class Latencies:
         """Frames added, those that are no longer kept included."""
 
     def add(self, result: Result) -> None:
-        """Take the times of one frame."""
+        """Take the times of one frame; raises `ValueError` for one from the future."""
         frame, stages = result.frame, result.stages
+        if result.age_ms < 0:  # sources check their stamps: this would be a bug in one of them
+            raise ValueError(f"frame {frame.sequence} is {result.age_ms} ms old ({frame.clock})")
         self._rows[self.labelled % len(self._rows)] = (
             result.labelled_ns,
             stages.wait_ns,
