@@ -242,7 +242,7 @@ class Recording:
                     raise BadRecord(f"{self.path}: frame {number} is damaged; copy it again")
                 yield np.asarray(picture, np.uint8), _recorded(fields)
                 number += 1
-        except (tarfile.TarError, EOFError, StopIteration):
+        except (tarfile.TarError, EOFError):
             self.cut_off = True
         except (ValueError, KeyError, TypeError) as error:
             raise BadRecord(
@@ -255,8 +255,11 @@ class Recording:
             self._tar.close()
 
     def _next_name(self) -> str:
-        self._member = next(self._members)
-        return self._member.name
+        member = next(self._members, None)
+        if member is None:
+            raise EOFError("it ends there")
+        self._member = member
+        return member.name
 
     def _content(self) -> bytes:
         assert self._tar is not None

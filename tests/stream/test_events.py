@@ -1,5 +1,7 @@
 """When the label of a stream changes."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +82,7 @@ def test_classes_of_the_same_name_are_not_added_up():
 def test_a_change_is_a_change_and_has_its_votes(words, of):
     smoothing = Smoothing(needed=of // 2 + 1, of=of, threshold=0.5)
     found = events_of(" ".join(words), smoothing)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert before.label == after.previous != after.label
     assert all(smoothing.needed <= event.votes <= event.of <= of for event in found)
 

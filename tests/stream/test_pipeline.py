@@ -114,8 +114,6 @@ def test_only_the_part_is_seen():
 
 
 def test_a_crop_that_does_not_fit_is_refused():
-    pipeline = Pipeline(
-        Slow(HandClock()), Preprocessing(resolution=32, crop=(0, 0, 100, 9)), "abc"
-    )
+    pipeline = Pipeline(Slow(HandClock()), Preprocessing(resolution=32, crop=(0, 0, 100, 9)), "abc")
     with pytest.raises(BadImage, match="crop 0,0,100,9 does not fit into 8 x 8"):
         pipeline.label(make_frame(), taken_ns=0)
