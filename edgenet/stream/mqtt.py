@@ -30,6 +30,7 @@ KEEPALIVE_S = 15
 ONLINE, OFFLINE = "online", "offline"
 DISCOVERY = "homeassistant"
 AT_LEAST_ONCE = 1
+ENCODE = "in user and password write / as %2F, @ as %40, # as %23"
 EXAMPLE = "mqtt://user:password@broker/edgenet/door"
 
 
@@ -62,16 +63,18 @@ class Broker:
 
 def parse_broker(url: str) -> Broker:
     """Return the broker in a URL; raises `UsageError`, which does not repeat its password."""
-    parts = urlsplit(url)
     shown = shown_broker(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UsageError(f"--mqtt {shown}: the port is no number; such as {EXAMPLE}") from None
+        raise UsageError(f"--mqtt {shown}: is no address; {ENCODE}; such as {EXAMPLE}") from None
+    if "@" in parts.path:  # a slash in the password has ended it, and the rest is not what it seems
+        raise UsageError(f"--mqtt {shown}: {ENCODE}; such as {EXAMPLE}")
     if parts.scheme not in PORTS or not parts.hostname:
         raise UsageError(f"--mqtt {shown}: give mqtt:// or mqtts://, such as {EXAMPLE}")
     prefix = unquote(parts.path).strip("/") or f"edgenet/{socket.gethostname()}"
-    if {"+", "#", "\0"} & set(prefix) or parts.query or parts.fragment:
+    if {"+", "#", "?", "\0"} & {*prefix, *url.rpartition("@")[2]}:
         raise UsageError(f"--mqtt {shown}: the path is the topics' prefix, without + # and ?")
     return Broker(
         host=parts.hostname,
