@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -119,9 +120,15 @@ class Actions:
         with self._lock:
             self._closed = True
             left = list(self._running.values())
-        for sent in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + GRACE_S
+        try:
             for process in left:
-                _signal_group(process, sent)
+                _signal_group(process, signal.SIGTERM)
+            for thread in self._waiting:
+                thread.join(max(0.0, until - time.monotonic()))
+        finally:  # a second Ctrl-C does not wait, and leaves nothing behind either
+            for process in left:
+                _signal_group(process, signal.SIGKILL)
             for thread in self._waiting:
                 thread.join(GRACE_S)
 

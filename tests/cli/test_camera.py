@@ -1,0 +1,328 @@
+"""`edgenet camera` end to end: real streams, real signals, real processes."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgenet.cli import run
+from edgenet.report.reading import read_document
+from tests.cli.test_profile import nulls_without_a_reason
+from tests.measure.test_launch import children
+
+SYNTHETIC = "synthetic://?fps=60"
+NOT_ASKED_FOR = ("crop", "variant")
+
+
+def start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgenet", "camera", *map(str, arguments)],
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        **options,
+    )
+
+
+def finish(child, timeout_s=20):
+    out, err = child.communicate(timeout=timeout_s)
+    return child.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def short(small_bundle, tmp_path_factory):
+    """A whole run that ends by itself: its text, its record, and what stood on stderr."""
+    record = tmp_path_factory.mktemp("camera") / "record.json"
+    line = ["--source", "synthetic://?fps=60&frames=240", "--runtime", "litert", "-o", record]
+    code, out, err = finish(start(small_bundle.root, *line))
+    assert code == 0, err
+    return out, record, err
+
+
+def test_the_summary(short):
+    out, _, err = short
+    rows = [line.split("  ")[0].strip() for line in out.split("\n\n")[0].splitlines()[2:]]
+    assert rows == ["in the slot", "preprocess", "infer", "frame to label"]
+    assert "frame to label begins at: the camera's sensor" in out
+    assert "240 delivered" in out
+    assert "quick: too few frames" in out
+    assert "again: edgenet camera" in out
+    assert "litert int8 on CPU (XNNPACK)" in err
+    assert "640 x 480, 60/s" in err
+
+
+def test_the_record_is_of_the_published_schema(short):
+    _, path, _ = short
+    document = json.loads(path.read_text())
+    assert document["kind"] == "camera"
+    assert document["command"][:2] == ["edgenet", "camera"]
+    (record,) = document["records"]
+    for stage in ("wait", "preprocess", "inference", "frame_to_label"):
+        assert record["latency"][f"{stage}_ms"]["n"] == len(record["samples_ns"][stage])
+        assert record["latency"][f"{stage}_ms"]["min"] >= 0
+    assert record["latency"]["frame_to_label_ms"]["clock"] == "sensor"
+    assert record["latency"]["decode_ms"] is None
+    assert record["camera"]["counts"]["delivered"] == 240
+    assert record["state"]["before"] is not None
+    assert record["state"]["after"] is not None
+    assert list(nulls_without_a_reason(document)) == []
+    (read,) = read_document(path).records
+    assert read.camera.frames_per_second == 60
+    assert read.camera.clock == "sensor"
+
+
+def test_compare_reads_it_and_knows_what_is_alike(short, small_bundle, tmp_path, capsys):
+    _, path, _ = short
+    assert run(["compare", str(path), str(path)]) == 0
+    assert "frame to label p50, ms" in capsys.readouterr().out
+    document = json.loads(path.read_text())
+    for change, told in (
+        ({"clock": "arrival"}, "clock of the frames sensor against arrival"),
+        (
+            {"delivered": {**document["records"][0]["camera"]["delivered"], "height": 720}},
+            "source size 640 x 480 against 640 x 720",
+        ),
+        (
+            {
+                "delivered": {
+                    **document["records"][0]["camera"]["delivered"],
+                    "frames_per_second": 30.0,
+                }
+            },
+            "source rate 60 fps against 30 fps",
+        ),
+        ({"live": False}, "load frames of a camera against frames as fast as they are taken"),
+    ):
+        changed = json.loads(path.read_text())
+        changed["records"][0]["camera"] |= change
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps(changed))
+        assert run(["compare", str(path), str(other)]) == 1
+        assert told in capsys.readouterr().err
+    line = ["profile", str(small_bundle.root), "--runtime", "litert", "--precision", "int8"]
+    profiled = tmp_path / "profile.json"
+    quick = ["--quick", "--duration", "0.3", "--layers", "off"]
+    assert run([*line, *quick, "-o", str(profiled)]) == 0
+    capsys.readouterr()
+    assert run(["compare", str(profiled), str(path)]) == 1
+    assert "load back to back against frames of a camera" in capsys.readouterr().err
+
+
+def test_json_is_one_document_and_events_go_to_a_file(small_bundle, tmp_path):
+    lines = tmp_path / "events.jsonl"
+    code, out, err = finish(
+        start(
+            *(small_bundle.root, "--source", f"{SYNTHETIC}&frames=60", "--runtime", "litert"),
+            *("--json", "--events", lines, "--smooth", "1/1", "--unknown", "0"),
+            *("-o", tmp_path / "record.json"),
+        )
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "record.json").read_text())
+    events = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(events) == document["records"][0]["camera"]["events"] > 0
+    assert events[0]["previous"] is None
+    assert all(event["age_ms"] > 0 for event in events)
+
+
+def test_events_alone_on_stdout(small_bundle, tmp_path):
+    code, out, err = finish(
+        start(
+            *(small_bundle.root, "--source", f"{SYNTHETIC}&frames=30", "--runtime", "litert"),
+            *("--events", "-", "--smooth", "1/1", "-o", tmp_path / "record.json"),
+        )
+    )
+    assert code == 0
+    assert [json.loads(line)["clock"] for line in out.splitlines()]
+    assert "frame to label" in err
+
+
+def test_whoever_stops_reading_events_ends_the_run(small_bundle, tmp_path):
+    """`edgenet camera --events - | head -1` ends, as a pipe's other programs do."""
+    script = tmp_path / "script"
+    script.write_text(
+        f"'{sys.executable}' -m edgenet camera '{small_bundle.root}' --source '{SYNTHETIC}' "
+        f"--runtime null --unknown 0 --smooth 1/1 --on '*=true' --events - -o record.json | true\n"
+    )
+    # null says the same label for ever: with `true` gone the first event already ends it.
+    done = subprocess.run(
+        ["sh", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (
+        "it was asked to end"
+        in json.loads((tmp_path / "record.json").read_text())["records"][0]["camera"]["ending"]
+    ), done.stderr
+
+
+def wait_for_frames(child):
+    """Wait until it says that frames come, and half a second of them."""
+    for line in child.stderr:
+        if "Ctrl-C ends it" in line:
+            break
+    time.sleep(0.5)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_good_end(small_bundle, tmp_path, sent):
+    ready = tmp_path / "ready"
+    child = start(
+        *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "litert", "--json"),
+        *("--record", tmp_path / "run.tar", "--events", tmp_path / "events", "--unknown", "0"),
+        *("--on", f"*=sh -c 'touch {ready}; sleep 99'", "-o", tmp_path / "record.json"),
+    )
+    wait_for_frames(child)
+    while not ready.exists():
+        time.sleep(0.02)
+    family = children(child.pid)
+    assert family
+    child.send_signal(sent)
+    started = time.monotonic()
+    code, out, err = finish(child)
+    assert time.monotonic() - started < 5
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["complete"]
+    assert document["records"][0]["camera"]["ending"] == "it was asked to end"
+    assert document["records"][0]["camera"]["recording"]["frames"] > 5
+    assert "Traceback" not in err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("events", "ready", "record.json", "run.tar"),
+    ]
+
+
+def test_a_second_ctrl_c_ends_at_once(small_bundle, tmp_path):
+    """The first waits a second for a command that does not obey; the second not, and kills it."""
+    ready = tmp_path / "ready"
+    child = start(
+        *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "null", "--unknown", "0.5"),
+        *("--on", f"*=sh -c 'trap \"\" TERM; touch {ready}; while :; do sleep 1; done'"),
+        *("-o", tmp_path / "record.json"),
+    )
+    wait_for_frames(child)
+    while not ready.exists():
+        time.sleep(0.02)
+    family = children(child.pid)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    code, out, err = finish(child)
+    assert time.monotonic() - started < 0.6
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "edgenet: interrupted"
+    assert family
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+
+
+def test_signals_at_any_moment(small_bundle, tmp_path):
+    """From its first moment on: code 0 or, before it could listen, the usual one; never a trace."""
+    codes = set()
+    for tenths in (1, 3, 5, 7, 9, 12, 16):
+        child = start(
+            *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "litert"),
+            *("-o", tmp_path / "record.json"),
+        )
+        time.sleep(tenths / 10)
+        child.send_signal(signal.SIGINT)
+        code, _, err = finish(child)
+        assert "Traceback" not in err or code == -signal.SIGINT, err
+        assert "bug in edgenet" not in err
+        codes.add(code)
+    assert codes <= {0, 130, -signal.SIGINT}
+    assert 0 in codes
+
+
+def test_a_line_on_a_terminal(small_bundle, tmp_path):
+    ours, theirs = pty.openpty()
+    child = start(
+        *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "litert", "--duration", "1"),
+        *("-o", tmp_path / "record.json"),
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:
+            break
+    os.close(ours)
+    assert child.wait() == 0
+    child.stdout.close()
+    assert b"\r\x1b[K" in shown
+    assert b"ms (sensor)" in shown
+
+
+@pytest.fixture
+def place(small_bundle, tmp_path, monkeypatch):
+    shutil.copytree(small_bundle.root, tmp_path / "bundle")
+    (tmp_path / "text.tar").write_text("no recording")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+S = "--source synthetic://?frames=3"
+CASES = [
+    ("camera nowhere", 2, "no such folder"),
+    ("camera bundle --source nowhere.mp4", 2, "no such file or folder"),
+    ("camera bundle --source ftp://x", 2, "unknown source"),
+    ("camera bundle --source synthetic://?fps=0", 2, "fps=0 is not"),
+    (f"camera bundle {S} --runtime tensorflow", 2, "unknown runtime"),
+    (f"camera bundle {S} --precision int4", 2, "unknown precision"),
+    (f"camera bundle {S} --threads 0", 2, "--threads"),
+    (f"camera bundle {S} --threads 1,2", 2, "--threads"),
+    (f"camera bundle {S} --duration 0", 2, "--duration"),
+    (f"camera bundle {S} --crop 1,2,3", 2, "--crop 1,2,3: give x,y,width,height"),
+    (f"camera bundle {S} --crop 0,0,0,9", 2, "--crop 0,0,0,9"),
+    (f"camera bundle {S} --crop 0,0,999,9 --runtime null", 1, "does not fit into 640 x 480"),
+    (f"camera bundle {S} --smooth 1/4", 2, "--smooth 1/4"),
+    (f"camera bundle {S} --unknown 2", 2, "--unknown 2"),
+    (f"camera bundle {S} --on boot", 2, "give LABEL=COMMAND"),
+    (f"camera bundle {S} --on Zeppelin=true", 2, "the bundle has no such label"),
+    (f"camera bundle {S} --mqtt broker", 2, "give mqtt://"),
+    (f"camera bundle {S} --mqtt mqtt://u:pw@127.0.0.1:9 --runtime null", 1, "no MQTT broker"),
+    (f"camera bundle {S} --events - --json", 2, "both want stdout"),
+    (f"camera bundle {S} --events bundle --runtime null", 2, "is a folder"),
+    (f"camera bundle {S} --record bundle --runtime null", 2, "is a folder"),
+    (f"camera bundle {S} --record no/run.tar --runtime null", 1, "choose another --record"),
+    ("camera bundle --replay text.tar", 1, "is no recording"),
+    ("camera bundle --replay none.tar", 2, "no such file"),
+    (f"camera bundle --replay text.tar {S}", 2, "leave out --source"),
+    (f"camera bundle {S} -o bundle", 2, "is a folder"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "message"), CASES, ids=[case[0] for case in CASES])
+def test_one_line_and_the_right_code(place, capsys, line, code, message):
+    before = sorted(path.name for path in place.rglob("*"))
+    assert run(line.split()) == code
+    out, err = capsys.readouterr()
+    complaints = [row for row in err.splitlines() if row.startswith("edgenet: ")]
+    assert out == ""
+    assert len(complaints) == 1, err
+    assert message in complaints[0]
+    assert "bug in edgenet" not in err
+    assert "pw" not in err
+    assert sorted(path.name for path in place.rglob("*")) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_password_in_the_record(place, capsys, monkeypatch):
+    """Neither in the command that reproduces it, nor anywhere else."""
+    line = f"camera bundle {S} --runtime null -o record.json --json".split()
+    secret = ["--mqtt=mqtt://u:s3cret@127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", ["edgenet", *line, *secret])
+    assert run(line) == 0
+    shown = capsys.readouterr()
+    assert "s3cret" not in shown.out + shown.err + Path("record.json").read_text()
+    assert "--mqtt=mqtt://127.0.0.1:9" in json.loads(shown.out)["command"]
