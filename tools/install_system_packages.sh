@@ -8,8 +8,11 @@ demo="tuxpaint-stamps-default"
 # qemu-user: other processors, for the tests that compare their answers
 # qemu-system-arm and what follows: the virtual board (tools/virtual_board)
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
+# gir1.2-gst-rtsp-server-1.0 and what follows: cameras that send H.264 (tests/stand_ins)
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
-    gcc libc6-dev"
+    gcc libc6-dev
+    gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+    gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools python3-gi"
 
 packages=
 for group in "$@"; do
