@@ -4,7 +4,7 @@
 
 The embedded ImageNet network in INT8, as `edgenet convert` makes it with every default, for the two
 runtimes that every board family can install (docs/decisions/0011-shipped-bundle.md). The default
-FOLDER is the one in the package; tests/system/test_shipped_bundle.py makes another one and compares.
+FOLDER is the one in the package; tests/system/test_shipped_bundle.py makes another and compares.
 Needs the `convert` extra and takes half a minute.
 """
 

@@ -117,7 +117,8 @@ def _network(uri: str) -> Address:
         ) from None
     if not host:
         raise UsageError(f"{shown(uri)}: has no host; write rtsp://HOST/PATH or http://HOST/PATH")
-    return Address(kind="network", target=uri, options=Options(), shown=shown(uri))
+    kind = "rtsp" if parts.scheme.startswith("rtsp") else "mjpeg"
+    return Address(kind=kind, target=uri, options=Options(), shown=shown(uri))
 
 
 def _local(uri: str) -> Address:

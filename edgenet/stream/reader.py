@@ -134,7 +134,7 @@ class Reader:
         self._last: Frame | None = None
         self._error: BadImage | None = None
         """Of the picture before, if it did not decode."""
-        self._began_ns = 0
+        self._started_ns = now()
         self._trouble: str | None = None
         self._out_since_ns: int | None = None
         self._well_since_ns: int | None = None
@@ -241,12 +241,13 @@ class Reader:
                 except BadImage as error:
                     self._met_corrupt(error)
                 except DeviceUnavailable as error:
-                    if source is not None:
-                        source.close()
-                        source = None
-                    if self._last is None or not self.source.live:
+                    if not self._bears(error):
                         raise
                     self._met_outage(error)
+                    if source is not None:
+                        source.close()  # takes two seconds where the server still says nothing
+                        source = None
+                    self._wait()
                 else:
                     self._received(source, frame)
         finally:
@@ -258,7 +259,7 @@ class Reader:
         self._first_sequence = self._delivered
         self._look(source)
         self._slot.keep = not source.live
-        self._began_ns, self._error = self._now(), None
+        self._error = None
         return source
 
     def _look(self, source: Source) -> None:
@@ -305,22 +306,36 @@ class Reader:
         if self._error is None:
             self._note(FaultKind.CORRUPT, None, str(error))
         self._error = error
-        waited_s = (self._now() - self._began_ns) / 1e9
+        waited_s = (self._now() - self._started_ns) / 1e9
         if self._last is None and self.source.live and waited_s > FIRST_PICTURE_S:
             raise DeviceUnavailable(
                 f"{self.source.name}: delivers, but no picture decodes ({error}); look at it with "
                 "another program"
             )
 
+    def _bears(self, error: DeviceUnavailable) -> bool:
+        """Tell whether to try again: whenever a live source was well, and some time before that.
+
+        Who joins a video stream waits for its next whole picture, and the first one may take.
+        """
+        if self._last is not None:
+            return self.source.live
+        waited_s = (self._now() - self._started_ns) / 1e9
+        return isinstance(error, Stalled) and waited_s < FIRST_PICTURE_S
+
     def _met_outage(self, error: DeviceUnavailable) -> None:
-        """Note an outage once, and wait before the next attempt."""
+        """Note an outage, once."""
+        if self._last is None:
+            return  # its beginning is no outage
+        self._trouble = str(error)
         if self._out_since_ns is None:
-            assert self._last is not None
             self._out_since_ns = self._last.arrived_ns
             kind = FaultKind.STALL if isinstance(error, Stalled) else FaultKind.LOST
             self._note(kind, self._out_since_ns, str(error))
             self._repeats.forget()
-        self._trouble = str(error)
+
+    def _wait(self) -> None:
+        """Wait before the next attempt, longer each time."""
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._attempts, 10))
         self._attempts += 1
         # Jitter, so that many cameras of one server do not all come back in the same moment.

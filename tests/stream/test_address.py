@@ -17,8 +17,8 @@ from edgenet.stream.address import parse_address, shown
         ("v4l2:///dev/video0?size=1280x720&fps=30&fourcc=MJPG", "v4l2", "/dev/video0"),
         ("csi://", "csi", "0"),
         ("csi://1", "csi", "1"),
-        ("rtsp://h/s", "network", "rtsp://h/s"),
-        ("HTTP://h:81/s.mjpg?fps=3", "network", "HTTP://h:81/s.mjpg?fps=3"),
+        ("rtsp://h/s", "rtsp", "rtsp://h/s"),
+        ("HTTP://h:81/s.mjpg?fps=3", "mjpeg", "HTTP://h:81/s.mjpg?fps=3"),
         ("synthetic://", "synthetic", ""),
     ],
 )

@@ -231,8 +231,25 @@ def test_what_does_not_open_is_said_at_once(error):
 
 
 def test_what_opens_and_never_delivers_is_said():
+    """After some attempts: who joins a stream waits for its next whole picture."""
+    pauses = []
     with pytest.raises(DeviceUnavailable, match="nothing came"):
-        run([Stalled("nothing came")])
+        run(*[[Stalled("nothing came")]] * 100, pauses=pauses, interval_s=2.0)
+    assert 3 <= len(pauses) <= 5
+
+
+def test_a_first_picture_that_takes_its_time_is_no_fault():
+    reader, frames, _ = run([Stalled("not yet")], [Stalled("not yet")], [1, 2])
+    assert reader.faults == ()
+    assert frames[0].sequence == 0
+    assert reader.counts.reconnects == 0
+
+
+def test_what_is_lost_before_its_first_picture_is_said_at_once():
+    pauses = []
+    with pytest.raises(DeviceUnavailable, match="closed"):
+        run([DeviceUnavailable("closed")], [1], pauses=pauses)
+    assert pauses == []
 
 
 def test_pictures_of_which_none_decodes_are_an_error():

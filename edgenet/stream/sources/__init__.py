@@ -7,11 +7,18 @@ reader's, and never heals itself: what failed is closed and opened again.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Protocol
 
 from edgenet.errors import DeviceUnavailable
 from edgenet.stream.address import parse_address
 from edgenet.stream.frame import Delivered, Frame
+
+# What goes wrong becomes one line of ours; OpenCV and FFmpeg would print more beside it
+# (-8 is FFmpeg's AV_LOG_QUIET). They read this once: when OpenCV is imported, and when it opens its
+# first stream.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 STALL_S = 2.0
 """A source that gives nothing for so long has stalled."""

@@ -42,7 +42,7 @@ class SyntheticSource:
         self.name = address.shown
         self._fps = options.fps or FPS
         self._frames = options.frames
-        self._picture = _draw_scene(width, height)
+        self._picture = draw_scene(width, height)
         self._now, self._sleep = now, sleep
         self._sequence = 0
         self._due_ns = now()
@@ -84,7 +84,7 @@ def open_source(address: Address, *, realtime: bool) -> SyntheticSource:  # noqa
     return SyntheticSource(address)
 
 
-def _draw_scene(width: int, height: int) -> UInt8Array:
+def draw_scene(width: int, height: int) -> UInt8Array:
     """Return slopes and discs of colour: smooth and sharp parts, the same on every machine."""
     y, x = np.mgrid[:height, :width]
     bgr = np.stack(
