@@ -8,9 +8,10 @@ demo="tuxpaint-stamps-default"
 # qemu-user: other processors, for the tests that compare their answers
 # qemu-system-arm and what follows: the virtual board (tools/virtual_board)
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
-# chromium, fonts-dejavu-core, xvfb: the live page and the desktop window, as they are drawn
+# chromium, fonts-dejavu-core, xvfb, xdotool: the live page and the desktop window, as they are drawn
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
-    gcc libc6-dev chromium fonts-dejavu-core xvfb"
+    gcc libc6-dev chromium fonts-dejavu-core xvfb
+    xdotool"
 
 packages=
 for group in "$@"; do
