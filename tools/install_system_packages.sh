@@ -9,10 +9,10 @@ demo="tuxpaint-stamps-default"
 # qemu-system-arm and what follows: the virtual board (tools/virtual_board)
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
 # mosquitto: the broker that `edgenet camera --mqtt` is tried against
-# chromium, fonts-dejavu-core, xvfb: the live page and the desktop window, as they are drawn
+# chromium, fonts-dejavu-core, xvfb, xdotool: the live page and the desktop window, as they are drawn
 # gir1.2-gst-rtsp-server-1.0 and what follows: cameras that send H.264 (tests/stand_ins)
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
-    gcc libc6-dev chromium fonts-dejavu-core xvfb mosquitto
+    gcc libc6-dev mosquitto chromium fonts-dejavu-core xvfb xdotool
     gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
     gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools python3-gi"
 

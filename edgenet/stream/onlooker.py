@@ -113,6 +113,11 @@ class Onlooker:
         return f"its process {how}" + (f" ({words})" if words else "")
 
     @property
+    def exit_code(self) -> int | None:
+        """Return the child's exit code, below 0 for a signal; None while it runs."""
+        return self._process.poll()
+
+    @property
     def wanted(self) -> bool:
         """Tell whether anybody waits for what `offer` brings; costs a microsecond or two."""
         self._hear()
@@ -225,7 +230,11 @@ def describe(result: Result) -> dict[str, Any]:
     described = {
         "sequence": frame.sequence,
         "guesses": [
-            {"label": guess.label[:LONGEST_LABEL], "probability": float(guess.probability)}
+            {
+                "index": guess.index,
+                "label": guess.label[:LONGEST_LABEL],
+                "probability": float(guess.probability),
+            }
             for guess in result.guesses
         ],
         "captured_ns": frame.captured_ns,
