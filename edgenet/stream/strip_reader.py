@@ -11,7 +11,7 @@ OpenCV and knows no playlist.
 from __future__ import annotations
 
 import time
-from collections import deque
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,8 +45,6 @@ GIVE_UP = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
 """Between searches that find nothing, each wait twice the one before: a search takes longer than
 many a network, and a picture without any marker must not slow the run down."""
-MOST_TIMES = 100_000
-"""Of the latest readings, whose times are kept."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -105,7 +103,7 @@ class StripReader:
         self._wait_s = FIRST_WAIT_S
         self.searches = 0
         """How often the corners were looked for."""
-        self.times_ns: deque[int] = deque(maxlen=MOST_TIMES)
+        self.times_ns = array("q")
         """What each reading took at a place that was known; without the cutting out."""
 
     def read(self, bgr: UInt8Array) -> Reading | None:
