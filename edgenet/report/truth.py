@@ -83,7 +83,7 @@ def truth_fields(report: TruthReport) -> dict[str, Any]:
 
 def _accuracies(report: TruthReport) -> str:
     rows = [("live", report.live), ("the same, fed directly", report.direct)]
-    if report.reference_artifact is not None and report.reference is not None:
+    if report.reference_artifact and report.reference and report.losses and report.losses.both:
         rows.append((f"{report.reference_artifact.label}, directly", report.reference))
     if report.window and report.live and report.window.top1.n < report.live.top1.n:
         rows.insert(1, (f"live, the last {report.window.top1.n}", report.window))
@@ -123,7 +123,7 @@ def _classes(report: TruthReport) -> str:
         ("class", "n", "right live", "right directly"),
         [
             (
-                found.label,
+                _short(found.label),
                 str(found.n),
                 str(found.right),
                 "-" if found.direct_right is None else str(found.direct_right),
@@ -133,6 +133,11 @@ def _classes(report: TruthReport) -> str:
     )
     rest = len(wrong) - MOST_CLASSES
     return table + (f"\nand {rest} more (--json has all)" if rest > 0 else "")
+
+
+def _short(label: str) -> str:
+    """Return the first name of each label: "orca" for "orca, killer whale, ..."."""
+    return " | ".join(part.partition(",")[0] for part in label.split(" | "))
 
 
 def _notes(report: TruthReport) -> Iterator[str]:

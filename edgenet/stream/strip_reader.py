@@ -230,9 +230,11 @@ def _sample(bgr: UInt8Array, place: _Place) -> Marker | None:
     levels = green[place.levels].astype(np.float64)
     white = (levels * place.is_white).sum(axis=1) / place.is_white.sum(axis=1)
     black = (levels * ~place.is_white).sum(axis=1) / (~place.is_white).sum(axis=1)
-    if (white - black).min() < LEAST_CONTRAST:
+    clear = white - black >= LEAST_CONTRAST
+    if clear.sum() < FEWEST_CORNERS:
         return None
-    threshold = place.nearness @ ((white + black) / 2)
+    middle = np.where(clear, (white + black) / 2, ((white + black) / 2)[clear].mean())
+    threshold = place.nearness @ middle
     return decode(green[place.modules].mean(axis=1) > threshold)
 
 
