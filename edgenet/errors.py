@@ -12,7 +12,6 @@
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
     ├── BadRecord                a stored measurement that is damaged, or of another schema
-    ├── DeviceUnavailable        a camera, a port or a display that is not there, or is in use
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     └── RuntimeRefused           a runtime could not load or run an artefact
@@ -82,10 +81,6 @@ class MissingExtra(EdgenetError):
 
 class BadRecord(EdgenetError):
     """A file that holds no measurement which this edgenet reads."""
-
-
-class DeviceUnavailable(EdgenetError):
-    """A camera, a port or a display that is not there, is in use, or delivers nothing."""
 
 
 class NotComparable(EdgenetError):
