@@ -14,7 +14,8 @@
     ├── BadRecord                a stored measurement that is damaged, or of another schema
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
-    └── RuntimeRefused           a runtime could not load or run an artefact
+    ├── RuntimeRefused           a runtime could not load or run an artefact
+    └── DeviceUnavailable        a camera or stream that is not there, refuses or gives no picture
 
 A message says what failed, the value, what would be right and what to do next. Anything else
 that escapes is a bug: the command line says so and keeps its traceback for `--debug`.
@@ -93,6 +94,10 @@ class ConversionFailed(EdgenetError):
 
 class RuntimeRefused(EdgenetError):
     """A runtime is installed but could not load or run an artefact."""
+
+
+class DeviceUnavailable(EdgenetError):
+    """A camera or stream that is not there, refuses us, or gives no picture (any more)."""
 
 
 @contextmanager
