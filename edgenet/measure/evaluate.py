@@ -86,7 +86,7 @@ def evaluate(
     _check_disjoint(bundle, dataset)
     with ExitStack() as stack:
         sessions, not_run = _open(bundle, artifacts, required, threads, stack)
-        reference, reference_session = _open_reference(bundle, sessions, threads, stack)
+        reference, reference_session = open_reference(bundle, sessions, threads, stack)
         running = [*sessions.values(), *([reference_session] if reference_session else [])]
         logits: dict[int, list[Float32Array]] = {id(session): [] for session in running}
         pictures, unreadable = [], []
@@ -163,10 +163,13 @@ def _open(
     return sessions, not_run
 
 
-def _open_reference(
+def open_reference(
     bundle: Bundle, sessions: dict[Artifact, Session], threads: int, stack: ExitStack
 ) -> tuple[Artifact | None, Session | None]:
-    """Return the reference artefact and its session; one already open serves."""
+    """Return the reference artefact and its session; one already open serves.
+
+    None for both where no float artefact can run. What is opened here is closed by `stack`.
+    """
     for artifact in sorted(bundle.artifacts, key=_reference_rank):
         if artifact.precision not in FLOAT_FIRST:
             continue

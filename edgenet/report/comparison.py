@@ -19,6 +19,7 @@ from edgenet.measure.gates import Gate, Outcome
 from edgenet.measure.interleaved import CONFIDENCE, InterleavedLaunch, Interleaving, waited
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.stored import Document, Record
+from edgenet.report.record import difference_fields
 from edgenet.report.table import render, size
 
 SCHEMA_VERSION = "1.1"
@@ -384,15 +385,8 @@ def _latency_fields(change: LatencyChange) -> dict[str, Any]:
 def _accuracy_fields(pair: Pair) -> dict[str, Any] | None:
     if pair.accuracy is None:
         return None
-    found = pair.accuracy.difference
     return {
-        "n": found.n,
         "base_right": pair.accuracy.base.right,
         "new_right": pair.accuracy.new.right,
-        "lost": found.lost,
-        "gained": found.gained,
-        "points": found.points,
-        "interval": list(found.interval),
-        "p_value": found.p_value,
-        "verdict": found.verdict.value,
+        **difference_fields(pair.accuracy.difference),
     }

@@ -42,16 +42,17 @@ def _row(result: ArtifactResult) -> tuple[str, ...]:
         result.artifact.runtime,
         result.artifact.form,
         size(result.artifact.size_bytes),
-        *_percent(accuracy.top1 if accuracy else None),
-        *_percent(accuracy.top5 if accuracy else None),
-        *_percent(agreement.top1 if agreement else None),
+        *percent_cells(accuracy.top1 if accuracy else None),
+        *percent_cells(accuracy.top5 if accuracy else None),
+        *percent_cells(agreement.top1 if agreement else None),
         "-" if agreement is None else _decibel(agreement.sqnr_db),
         "-" if agreement is None else f"{agreement.max_difference:.2g}",
         "-" if agreement is None else f"{agreement.rms_difference:.2g}",
     )
 
 
-def _percent(found: Proportion | None) -> tuple[str, str]:
+def percent_cells(found: Proportion | None) -> tuple[str, str]:
+    """Return the cells of a share and of its interval."""
     if found is None:
         return "-", "-"
     low, high = found.interval

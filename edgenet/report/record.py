@@ -20,7 +20,7 @@ from edgenet.errors import NotWritable, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import ArtifactResult, Evaluation
-from edgenet.measure.statistics import BEYOND, Summary
+from edgenet.measure.statistics import BEYOND, PairedDifference, Summary
 
 SCHEMA_VERSION = "1.2"
 NO_REFERENCE = "no float artefact could run beside it"
@@ -168,8 +168,8 @@ def _accuracy(result: ArtifactResult, *, trained: bool) -> dict[str, Any]:
         )
     return {
         "accuracy": {
-            "top1": _proportion(result.accuracy.top1),
-            "top5": _proportion(result.accuracy.top5),
+            "top1": proportion_fields(result.accuracy.top1),
+            "top5": proportion_fields(result.accuracy.top5),
             "n": result.accuracy.top1.n,
         }
     }
@@ -180,7 +180,7 @@ def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str,
         return unknown("agreement", NO_REFERENCE)
     agreement: dict[str, Any] = {
         "with": artifact_fields(reference),
-        "top1": _proportion(found.top1),
+        "top1": proportion_fields(found.top1),
         "n": found.top1.n,
         "max_difference": found.max_difference,
         "rms_difference": found.rms_difference,
@@ -191,9 +191,23 @@ def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str,
     return {"agreement": agreement}
 
 
-def _proportion(found: Proportion) -> dict[str, Any]:
+def proportion_fields(found: Proportion) -> dict[str, Any]:
+    """Return a share in percent, as every document has it."""
     low, high = found.interval
     return {"percent": found.percent, "right": found.right, "interval": [low, high]}
+
+
+def difference_fields(found: PairedDifference) -> dict[str, Any]:
+    """Return a difference of pairs in percentage points, as every document has it."""
+    return {
+        "n": found.n,
+        "lost": found.lost,
+        "gained": found.gained,
+        "points": found.points,
+        "interval": list(found.interval),
+        "p_value": found.p_value,
+        "verdict": found.verdict.value,
+    }
 
 
 def unknown(name: str, reason: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ OpenCV and knows no playlist.
 from __future__ import annotations
 
 import time
-from collections import deque
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,8 +45,6 @@ GIVE_UP = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 4.0
 """Between searches that find nothing, each wait twice the one before: a search takes longer than
 many a network, and a picture without any marker must not slow the run down."""
-MOST_TIMES = 100_000
-"""Of the latest readings, whose times are kept."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -105,7 +103,7 @@ class StripReader:
         self._wait_s = FIRST_WAIT_S
         self.searches = 0
         """How often the corners were looked for."""
-        self.times_ns: deque[int] = deque(maxlen=MOST_TIMES)
+        self.times_ns = array("q")
         """What each reading took at a place that was known; without the cutting out."""
 
     def read(self, bgr: UInt8Array) -> Reading | None:
@@ -232,9 +230,11 @@ def _sample(bgr: UInt8Array, place: _Place) -> Marker | None:
     levels = green[place.levels].astype(np.float64)
     white = (levels * place.is_white).sum(axis=1) / place.is_white.sum(axis=1)
     black = (levels * ~place.is_white).sum(axis=1) / (~place.is_white).sum(axis=1)
-    if (white - black).min() < LEAST_CONTRAST:
+    clear = white - black >= LEAST_CONTRAST
+    if clear.sum() < FEWEST_CORNERS:
         return None
-    threshold = place.nearness @ ((white + black) / 2)
+    middle = np.where(clear, (white + black) / 2, ((white + black) / 2)[clear].mean())
+    threshold = place.nearness @ middle
     return decode(green[place.modules].mean(axis=1) > threshold)
 
 
