@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,18 +23,22 @@ from edgenet.cli.options import (
     runtime_names,
     thread_counts,
 )
-from edgenet.cli.output import print_json
-from edgenet.errors import UsageError
+from edgenet.cli.output import print_json, warn
+from edgenet.errors import AddressUnavailable, MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
     from edgenet.preprocess import Preprocessing
     from edgenet.stream.delivery import Sink
     from edgenet.stream.loading import Loaded
+    from edgenet.stream.onlookers import View
     from edgenet.stream.reader import Fault, Opened
     from edgenet.stream.recording import Replay
     from edgenet.stream.result import Result
     from edgenet.stream.run import LiveRun
+    from edgenet.stream.truth import Running
+    from edgenet.stream.viewer import Viewer
+    from edgenet.stream.watch import LiveTruth
 
 EXAMPLES = """\b
 Examples:
@@ -39,10 +47,13 @@ Examples:
   edgenet camera mobilenet --source rtsp://camera/stream --runtime litert
   edgenet camera --on 'tabby=./feed.sh' --mqtt mqtt://user:password@broker/door
   edgenet camera --source synthetic:// --duration 10 --json
+  edgenet camera --view 0.0.0.0:8080
+  edgenet camera mobilenet --source http://127.0.0.1:8090/ --truth photographs
   edgenet camera --record run.tar --duration 60
   edgenet camera mobilenet --replay run.tar --precision float32
 """
 STDOUT = "-"
+OFF = "off"
 SHOWN_S = 0.25
 """Between two states of the line on a terminal."""
 
@@ -113,6 +124,31 @@ def camera(
         Path | None,
         typer.Option(metavar="FILE", help="Label the frames of a recording again."),
     ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="The pictures that edgenet playlist shows to this camera: count what is right.",
+        ),
+    ] = None,
+    clock_offset: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS", help="What the clock of the playlist's machine shows more than this one."
+        ),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|off",
+            help="Where the page is; beyond this machine it has a token. Default: 127.0.0.1:8080 "
+            "where the extra viewer is installed, but not with --json or --replay.",
+        ),
+    ] = None,
+    window: Annotated[bool, typer.Option("--window", help="A window on this desktop.")] = False,
+    list_cameras: Annotated[
+        bool, typer.Option("--list", help="Say which cameras this machine has, and end.")
+    ] = False,
     target: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="The board's description. Default: as detected."),
@@ -129,8 +165,15 @@ def camera(
 
     Ctrl-C and SIGTERM end it with its summary and exit code 0.
     """
-    with interruption.ends_well() as stopped:
+    if list_cameras:
+        _list_cameras(as_json=as_json)
+        return
+    with interruption.ends_well() as stopped, ExitStack() as views:
         _refuse_what_does_not_fit(source, replay, events, as_json=as_json)
+        if truth is not None and crop is not None:
+            raise UsageError("--truth and --crop: the labels are of whole pictures; leave out one")
+        if clock_offset is not None and truth is None:
+            raise UsageError("--clock-offset is of a playlist's machine: give --truth too")
         from edgenet.board.detect import detect
         from edgenet.board.machine import Machine
         from edgenet.board.target import load_target
@@ -162,6 +205,13 @@ def camera(
             smoothing=parse_smoothing(smooth, threshold=unknown),
             record=record,
             replay=recorded,
+            truth=_live_truth(truth, found, clock_offset),
+            views=_open_views(
+                views,
+                # Programs that read our output, and replays, are not looked at unless asked.
+                view or ("off" if as_json or events == STDOUT or replay else None),
+                window=window,
+            ),
         )
         run = watch(found, artifacts, plan, target=board.target, stopped=stopped, told=_Told(found))
         document = camera_document(found, run, board=board, command=command)
@@ -220,6 +270,79 @@ def _threads(text: str) -> int:
     if len(counts) > 1:
         raise UsageError(f"--threads {text}: a camera has one number of threads")
     return counts[0]
+
+
+def _list_cameras(*, as_json: bool) -> None:
+    """Print which cameras there are, and what stands in their way."""
+
+
+def _live_truth(data: str | None, bundle: Bundle, clock_offset: float | None) -> LiveTruth:
+    from edgenet.stream.watch import LiveTruth
+
+    if data is None:
+        return LiveTruth()
+    from edgenet.data.dataset import open_dataset
+    from edgenet.stream.playlist import playlist_of
+    from edgenet.stream.truth import Truth
+
+    playlist = playlist_of(open_dataset(data, labelled=True))
+    return LiveTruth(Truth(playlist, bundle, clock_offset_ms=clock_offset))
+
+
+def _open_views(stack: ExitStack, address: str | None, *, window: bool) -> list[View]:
+    """Return the page and the window, open until `stack` closes, and tell where they are.
+
+    A page that was asked for must be there; the one that is there by itself need not.
+    """
+    views: list[View] = []
+    if address != OFF:
+        viewer = _viewer(stack, address)
+        if viewer is not None:
+            views.append(viewer)
+            _tell_page(viewer)
+    if window:
+        from edgenet.stream.window import Window
+
+        shown = stack.enter_context(Window())
+        if shown.problem is None:
+            views.append(shown)
+        else:
+            warn(shown.problem)
+    return views
+
+
+def _viewer(stack: ExitStack, address: str | None) -> Viewer | None:
+    from edgenet.stream.viewer import Viewer
+    from edgenet.stream.viewer.address import DEFAULT
+
+    try:
+        return stack.enter_context(Viewer(address or DEFAULT))
+    except MissingExtra as error:
+        if address is not None:
+            raise
+        typer.echo(f"no page: {error}", err=True)
+    except AddressUnavailable as error:
+        if address is not None:
+            raise
+        warn(f"no page: {error}")
+    return None
+
+
+def _tell_page(viewer: Viewer) -> None:
+    for url in viewer.urls:
+        typer.echo(f"page: {url}", err=True)
+    if viewer.on_network:
+        from edgenet.stream.viewer.qr import qr_code
+
+        if sys.stderr.isatty():
+            typer.echo(qr_code(viewer.urls[0], coloured=True), err=True)
+    elif "SSH_CONNECTION" in os.environ:
+        port = viewer.urls[0].rstrip("/").rpartition(":")[2]
+        typer.echo(
+            f"  from your own machine: ssh -L {port}:127.0.0.1:{port} {getpass.getuser()}@"
+            f"{socket.gethostname()}, or --view 0.0.0.0:{port} for the whole network",
+            err=True,
+        )
 
 
 def _watched(preprocessing: Preprocessing, crop: str | None) -> Preprocessing:
@@ -285,10 +408,12 @@ class _Told:
         self._say(f"{self._bundle.name}, {loaded.artifact.label} on {loaded.session.device}")
         self._say(f"{source.name}: {delivered_words(source.delivered)}; Ctrl-C ends it")
 
-    def went_on(self, live: LiveRun, result: Result | None) -> None:
+    def went_on(self, live: LiveRun, result: Result | None, running: Running | None) -> None:
         """Move the line, if there is one."""
         if not self._line or result is None or time.monotonic() < self._shown_at + SHOWN_S:
             return
+        from edgenet.report.truth import running_line
+
         self._shown_at = time.monotonic()
         best = result.guesses[0]
         rate = live.latencies.labelled_per_second()
@@ -296,6 +421,7 @@ class _Told:
             f"{best.label[:40]:40} {100 * best.probability:3.0f} %  "
             f"age {result.age_ms:5.0f} ms ({result.clock.value})  "
             + ("" if rate is None else f"{rate:5.1f}/s")
+            + ("" if running is None else f"  {running_line(running)}")
         )
 
     def failed(self, fault: Fault) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from edgenet.board.detect import Board
 from edgenet.measure.statistics import Summary, summarise
 from edgenet.report.table import render
+from edgenet.report.truth import truth_text
 from edgenet.stream.frame import Delivered
 from edgenet.stream.latency import STAGES
 from edgenet.stream.run import CameraRun
@@ -33,6 +34,7 @@ SHOWN = {
 def camera_text(run: CameraRun, *, board: Board, command: Sequence[str]) -> str:
     """Return the whole summary."""
     parts = [
+        truth_text(run.truth) if run.truth else "",
         _table(run) if run.labelled else "no frame was labelled",
         "\n".join(_notes(run, board)),
         "\n".join(_faults(run)),

@@ -14,14 +14,18 @@ from edgenet.measure.profile import NO_STATE, NULL
 from edgenet.measure.statistics import summarise
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
+    NO_REFERENCE,
     SCHEMA_VERSION,
     artifact_fields,
     no_answer_fields,
+    proportion_fields,
     summary_fields,
     unknown,
 )
+from edgenet.report.truth import truth_fields
 from edgenet.stream.latency import STAGES
 from edgenet.stream.run import CameraRun, Replayed, Way, Written
+from edgenet.stream.truth import NOTHING_SCORED, TruthReport
 
 NOTHING_LABELLED = "no frame was labelled"
 DECODED_OUT_OF_SIGHT = "the source decodes where it cannot be timed"
@@ -53,8 +57,7 @@ def camera_document(
         "board": board_document(board),
         "complete": run.complete,
         "shown": run.source.name,
-        **unknown("data", NO_LABELS),
-        **unknown("reference", NO_LABELS),
+        **_data(run.truth),
         "records": [{**shared, **_record(run)}],
         "not_run": [
             {"artifact": artifact_fields(artifact), "reason": reason}
@@ -84,7 +87,7 @@ def _record(run: CameraRun) -> dict[str, Any]:
         },
         **unknown("paced", NOT_PACED),
         **_memory(run),
-        **no_answer_fields(NO_LABELS),
+        **_answers(run.truth),
         "state": {
             "before": state_document(states[0]),
             "during": [state_document(state) for state in states[1:-1]],
@@ -98,6 +101,45 @@ def _record(run: CameraRun) -> dict[str, Any]:
         ),
         **unknown("energy_mj", NO_ENERGY),
         "camera": _camera(run),
+    }
+
+
+def _data(truth: TruthReport | None) -> dict[str, Any]:
+    if truth is None or not truth.pictures:
+        reason = NO_LABELS if truth is None else NOTHING_SCORED
+        return {**unknown("data", reason), **unknown("reference", reason)}
+    data = {"name": truth.playlist, "n": len(truth.pictures), "unreadable": []}
+    reference = truth.reference_artifact
+    return {
+        "data": data,
+        **_told("reference", reference and artifact_fields(reference), NO_REFERENCE),
+    }
+
+
+def _answers(truth: TruthReport | None) -> dict[str, Any]:
+    """Return accuracy and predictions as `evaluate` has them, of what the camera saw."""
+    if truth is None:
+        return {**no_answer_fields(NO_LABELS), **unknown("truth", NO_LABELS)}
+    fields = {"truth": truth_fields(truth)}
+    if truth.live is None:
+        return {**no_answer_fields(NOTHING_SCORED), **fields}
+    return {
+        "accuracy": {
+            "top1": proportion_fields(truth.live.top1),
+            "top5": proportion_fields(truth.live.top5),
+            "n": truth.live.top1.n,
+        },
+        **unknown("agreement", "in truth: losses holds it against the reference"),
+        "predictions": [
+            {
+                "image_sha256": picture.direct.image_sha256,
+                "label": sorted(picture.accepted),
+                "top5": list(picture.top),
+            }
+            for picture in truth.pictures
+            if picture.direct is not None
+        ],
+        **fields,
     }
 
 

@@ -7,7 +7,6 @@ for weeks, and its memory must not grow with them. It does not know what a recor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from edgenet.measure.statistics import BEYOND
 from edgenet.stream.frame import Clock
 from edgenet.stream.result import Result
+from edgenet.stream.status import Percentiles
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -25,16 +25,6 @@ STAGES = ("wait", "decode", "preprocess", "inference", "frame_to_label")
 """What is timed of each frame; `frame_to_label` begins at the frame's own clock."""
 _UNKNOWN = -1
 _CLOCKS = tuple(Clock)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Percentiles:
-    """Of one stage in the window, in ms; None with fewer than ten samples beyond it."""
-
-    n: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
 
 
 NOTHING = Percentiles(n=0, p50_ms=None, p95_ms=None, p99_ms=None)
@@ -91,9 +81,7 @@ class Latencies:
         rows = self._newest()
         clock = _CLOCKS[int(rows[-1, -1])] if len(rows) else None
         found = _samples(rows, clock)
-        return {
-            stage: _percentiles(found[stage]) if stage in found else NOTHING for stage in STAGES
-        }
+        return {stage: percentiles(found[stage]) if stage in found else NOTHING for stage in STAGES}
 
     def labelled_per_second(self) -> float | None:
         """Return the rate of labels over the window; None with fewer than two of them."""
@@ -133,7 +121,8 @@ def _samples(rows: Int64Array, clock: Clock | None) -> dict[str, Int64Array]:
     return found
 
 
-def _percentiles(samples_ns: Int64Array) -> Percentiles:
+def percentiles(samples_ns: Int64Array) -> Percentiles:
+    """Return the percentiles of samples (n,) in ns that have ten samples beyond them."""
     n = len(samples_ns)
     shown = [percent for percent in (50, 95, 99) if n * (100 - percent) >= 100 * BEYOND]
     values = dict(zip(shown, np.percentile(samples_ns, shown) / 1e6, strict=True)) if shown else {}

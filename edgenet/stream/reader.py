@@ -207,6 +207,11 @@ class Reader:
         """Return what went wrong and what mended, in order; the last thousand of it."""
         return tuple(self._faults)
 
+    def faults_since(self, number: int) -> tuple[Fault, ...]:
+        """Return what came after the first `number` faults of this run, in order, and is kept."""
+        new = sum(self._kinds.values()) - number
+        return tuple(self._faults)[-new:] if new else ()
+
     @property
     def trouble(self) -> str | None:
         """Return in words what is wrong now; None where pictures come and move."""

@@ -24,6 +24,7 @@ from edgenet.stream.loading import Loaded
 from edgenet.stream.pipeline import Pipeline
 from edgenet.stream.reader import Counts, Fault, Opened, Reader
 from edgenet.stream.result import Result
+from edgenet.stream.truth import TruthReport
 
 STOPPED = "it was asked to end"
 SOURCE_ENDED = "the source ended"
@@ -119,6 +120,8 @@ class CameraRun:
     replayed: Replayed | None = None
     looked_on: bool = False
     """Whether a page or window was open to onlookers."""
+    truth: TruthReport | None = None
+    """None where nobody said what is right."""
 
     @property
     def quick(self) -> bool:

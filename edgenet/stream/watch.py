@@ -17,21 +17,62 @@ from edgenet.board.sensors import Sensors
 from edgenet.board.target import Target
 from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.process_memory import resident_bytes
-from edgenet.preprocess import Preprocessing
+from edgenet.preprocess import Preprocessing, UInt8Array
 from edgenet.stream.delivery import Delivery, Sink
 from edgenet.stream.events import LabelChanges, Smoothing
+from edgenet.stream.frame import Frame
 from edgenet.stream.loading import Loaded, load_first
+from edgenet.stream.onlookers import Onlookers, View
 from edgenet.stream.pipeline import Pipeline
 from edgenet.stream.reader import Fault, Opened, Reader
 from edgenet.stream.recording import Recorder, Replay
 from edgenet.stream.result import Result
 from edgenet.stream.run import CameraRun, LiveRun, Replayed, Way, Written
 from edgenet.stream.sources import Source
+from edgenet.stream.strip_reader import Reading, StripReader
+from edgenet.stream.truth import Running, Truth, TruthReport
 
 SENSORS_S = 5.0
 """Between readings of the board: they happen in this process, so not more often than it needs."""
 MOST_READINGS = 720
 """Kept of a run; one that takes longer than an hour has them further apart."""
+
+
+class LiveTruth:
+    """What is right, read off the frames themselves; by default nothing is."""
+
+    def __init__(self, truth: Truth | None = None) -> None:
+        self._truth = truth
+        self._strip = StripReader()
+        self._reading: Reading | None = None
+
+    @property
+    def over(self) -> bool:
+        """Tell whether the playlist has ended."""
+        return self._truth is not None and self._truth.over
+
+    def picture_of(self, frame: Frame) -> UInt8Array | None:
+        """Return what the network may see of a frame: all but the marker; None for all of it."""
+        if self._truth is None:
+            return None
+        self._reading = self._strip.read(frame.bgr)
+        return None if self._reading is None else self._reading.picture
+
+    def add(self, result: Result) -> None:
+        """Count the result of the frame that `picture_of` saw last."""
+        if self._truth is not None:
+            self._truth.add(self._reading, result)
+
+    def running(self) -> Running | None:
+        """Return how it stands; None where nothing is known to be right."""
+        return None if self._truth is None else self._truth.running()
+
+    def report(self, loaded: Loaded) -> TruthReport | None:
+        """Return the figures, after the same pictures were fed directly."""
+        if self._truth is None:
+            return None
+        direct = self._truth.feed_directly(loaded.artifact, loaded.session, threads=loaded.threads)
+        return self._truth.report(direct, reading_ns=self._strip.times_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +92,9 @@ class Plan:
     record: Path | None = None
     replay: Replay | None = None
     """The source, where it is a recording."""
+    views: Sequence[View] = ()
+    """Open already."""
+    truth: LiveTruth = field(default_factory=LiveTruth)
 
 
 class Told(Protocol):
@@ -59,8 +103,8 @@ class Told(Protocol):
     def begun(self, loaded: Loaded, source: Opened) -> None:
         """The first frame is there."""
 
-    def went_on(self, live: LiveRun, result: Result | None) -> None:
-        """A frame was labelled, or none came for a while."""
+    def went_on(self, live: LiveRun, result: Result | None, running: Running | None) -> None:
+        """A frame was labelled, or none came for a while; so it stands with what is right."""
 
     def failed(self, fault: Fault) -> None:
         """Something happened to the source."""
@@ -84,52 +128,68 @@ def watch(
     before_load = resident_bytes()
     deliveries: list[Delivery] = []
     with ExitStack() as stack:
-        sensors = Sensors(Machine(), target.sensors)
         sampler = stack.enter_context(
-            Sampler(sensors.read, interval_s=SENSORS_S, most=MOST_READINGS)
+            Sampler(
+                Sensors(Machine(), target.sensors).read, interval_s=SENSORS_S, most=MOST_READINGS
+            )
         )
         loaded = load_first(bundle, artifacts, threads=plan.threads)
         stack.enter_context(closing(loaded.session))
         for open_sink in plan.sinks:
             deliveries.append(stack.enter_context(Delivery(open_sink())))
-        recorder = None
-        if plan.record is not None:
-            recorder = stack.enter_context(
-                Recorder(
-                    plan.record,
-                    bundle,
-                    loaded.artifact,
-                    preprocessing=plan.preprocessing.sha256(),
-                )
-            )
-        reader = stack.enter_context(Reader(plan.source, realtime=plan.realtime))
+        recorder = _recorder(bundle, loaded, plan)
         if recorder is not None:
-            recorder.begin(reader.source.name, reader.source.delivered)
-        told.begun(loaded, reader.source)
-        live = LiveRun(
-            reader,
-            Pipeline(loaded.session, plan.preprocessing, bundle.labels),
-            stopped=lambda: stopped() or any(way.reader_gone for way in deliveries),
-            seconds=plan.seconds,
+            stack.enter_context(recorder)
+        truth = plan.truth
+        onlookers = Onlookers(
+            plan.views,
+            model=bundle.name,
+            loaded=loaded,
+            board=lambda: sampler.newest,
+            running=truth.running,
         )
-        changes = LabelChanges(plan.smoothing)
-        events = noted = 0
-        for result in live:
-            if result is not None:
-                event = changes.add(result) if deliveries else None
-                if event is not None:
-                    events += 1
-                    for way in deliveries:
-                        way.offer(event)
-                if recorder is not None:
-                    recorder.offer(result)
-                if plan.replay is not None:
-                    plan.replay.check(result)
-            for fault in reader.faults[noted:]:
-                told.failed(fault)
-            noted = len(reader.faults)
-            told.went_on(live, result)
-        found = live.found(loaded, plan.preprocessing)
+        changes, events = LabelChanges(plan.smoothing), 0
+        with Reader(plan.source, realtime=plan.realtime) as reader:
+            if recorder is not None:
+                recorder.begin(reader.source.name, reader.source.delivered)
+            told.begun(loaded, reader.source)
+            live = LiveRun(
+                reader,
+                Pipeline(loaded.session, plan.preprocessing, bundle.labels),
+                stopped=lambda: (
+                    stopped() or truth.over or any(way.reader_gone for way in deliveries)
+                ),
+                seconds=plan.seconds,
+                picture_of=truth.picture_of,
+            )
+            noted = 0
+            for result in live:
+                if result is not None:
+                    truth.add(result)
+                    event = changes.add(result) if deliveries else None
+                    if event is not None:
+                        events += 1
+                        for way in deliveries:
+                            way.offer(event)
+                    if recorder is not None:
+                        recorder.offer(result)
+                    if plan.replay is not None:
+                        plan.replay.check(result)
+                faults = reader.faults_since(noted)
+                noted += len(faults)
+                for fault in faults:
+                    told.failed(fault)
+                onlookers.show(live, reader, result)
+                told.went_on(live, result, truth.running())
+            found = live.found(loaded, plan.preprocessing)
+        # The camera is closed: nothing competes with what is fed directly.
+        report = truth.report(loaded)
+        found = replace(
+            found,
+            samples_ns={**found.samples_ns, **onlookers.samples_ns},
+            looked_on=bool(plan.views),
+            truth=report,
+        )
     return replace(
         found,
         before_load_bytes=before_load,
@@ -143,6 +203,13 @@ def watch(
         written=None if recorder is None else _written(recorder),
         replayed=None if plan.replay is None else _replayed(plan.replay),
     )
+
+
+def _recorder(bundle: Bundle, loaded: Loaded, plan: Plan) -> Recorder | None:
+    if plan.record is None:
+        return None
+    preprocessing = plan.preprocessing.sha256()
+    return Recorder(plan.record, bundle, loaded.artifact, preprocessing=preprocessing)
 
 
 def stream(
