@@ -274,6 +274,14 @@ def _threads(text: str) -> int:
 
 def _list_cameras(*, as_json: bool) -> None:
     """Print which cameras there are, and what stands in their way."""
+    from edgenet.report.cameras import cameras_document, cameras_text
+    from edgenet.stream.cameras import find_cameras
+
+    found = find_cameras()
+    if as_json:
+        print_json(cameras_document(found, command=["edgenet", *sys.argv[1:]]))
+    else:
+        typer.echo(cameras_text(found))
 
 
 def _live_truth(data: str | None, bundle: Bundle, clock_offset: float | None) -> LiveTruth:

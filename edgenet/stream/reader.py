@@ -242,10 +242,13 @@ class Reader:
                     source = source or self._begin()
                     frame = source.read()
                 except SourceEnded:
-                    return self._end()
+                    self._end()
+                    return
                 except BadImage as error:
                     self._met_corrupt(error)
                 except DeviceUnavailable as error:
+                    if self._stop.is_set():
+                        return  # nobody waits for pictures any more
                     if not self._bears(error):
                         raise
                     self._met_outage(error)

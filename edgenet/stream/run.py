@@ -29,7 +29,11 @@ from edgenet.stream.truth import TruthReport
 STOPPED = "it was asked to end"
 SOURCE_ENDED = "the source ended"
 DURATION_OVER = "the duration is over"
+PLAYLIST_OVER = "the playlist is over"
+NOBODY_READS = "nobody reads the events any more"
 INTERRUPTED = "interrupted"
+WHOLE = (SOURCE_ENDED, DURATION_OVER, PLAYLIST_OVER)
+"""Ends that leave nothing out, whatever duration was asked for."""
 MOST_LABELS = 10
 LOOK_S = 0.25
 """How often it is looked whether the run shall end, while no frame comes."""
@@ -147,12 +151,12 @@ class LiveRun:
         reader: Reader,
         pipeline: Pipeline,
         *,
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: Callable[[], str | None] = lambda: None,
         seconds: float | None = None,
         picture_of: Callable[[Frame], UInt8Array | None] = lambda _: None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Take an open reader; end when `stopped`, after `seconds`, or with the source.
+        """Take an open reader; end when `stopped` says why, after `seconds`, or with the source.
 
         `picture_of` gives the part of a frame that the network sees; None is the whole.
         """
@@ -221,8 +225,7 @@ class LiveRun:
             seconds=self.seconds,
             ending=ending,
             failure=self.failure,
-            complete=self.failure is None
-            and (ending in (SOURCE_ENDED, DURATION_OVER) or self._ends_ns is None),
+            complete=self.failure is None and (ending in WHOLE or self._ends_ns is None),
             labelled=self.latencies.labelled,
             unfit=self._unfit,
             samples_ns={
@@ -239,8 +242,8 @@ class LiveRun:
         )
 
     def _ended(self) -> str | None:
-        if self._stopped():
-            return STOPPED
+        if (reason := self._stopped()) is not None:
+            return reason
         if self._reader.ended:
             return SOURCE_ENDED
         if self._ends_ns is not None and self._now() >= self._ends_ns:

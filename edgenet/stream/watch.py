@@ -27,7 +27,16 @@ from edgenet.stream.pipeline import Pipeline
 from edgenet.stream.reader import Fault, Opened, Reader
 from edgenet.stream.recording import Recorder, Replay
 from edgenet.stream.result import Result
-from edgenet.stream.run import CameraRun, LiveRun, Replayed, Way, Written
+from edgenet.stream.run import (
+    NOBODY_READS,
+    PLAYLIST_OVER,
+    STOPPED,
+    CameraRun,
+    LiveRun,
+    Replayed,
+    Way,
+    Written,
+)
 from edgenet.stream.sources import Source
 from edgenet.stream.strip_reader import Reading, StripReader
 from edgenet.stream.truth import Running, Truth, TruthReport
@@ -153,12 +162,18 @@ def watch(
             if recorder is not None:
                 recorder.begin(reader.source.name, reader.source.delivered)
             told.begun(loaded, reader.source)
+
+            def reason_to_stop() -> str | None:
+                if stopped():
+                    return STOPPED
+                if truth.over:
+                    return PLAYLIST_OVER
+                return NOBODY_READS if any(way.reader_gone for way in deliveries) else None
+
             live = LiveRun(
                 reader,
                 Pipeline(loaded.session, plan.preprocessing, bundle.labels),
-                stopped=lambda: (
-                    stopped() or truth.over or any(way.reader_gone for way in deliveries)
-                ),
+                stopped=reason_to_stop,
                 seconds=plan.seconds,
                 picture_of=truth.picture_of,
             )

@@ -1,4 +1,4 @@
-"""What OpenCV's captures have in common: reading back what they really deliver."""
+"""What captures have in common: reading back what they really deliver, and when it was taken."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 
 import cv2
 
-from edgenet.stream.frame import Delivered
+from edgenet.stream.frame import Clock, Delivered
+
+OLDEST_S = 5.0
+"""A picture whose clock says more did not lie about so long: that is another clock."""
 
 
 def delivered_by(capture: cv2.VideoCapture) -> Delivered:
@@ -23,3 +26,13 @@ def delivered_by(capture: cv2.VideoCapture) -> Delivered:
 def _fourcc(code: int) -> str | None:
     text = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24))
     return text if text.isprintable() and text.strip() else None
+
+
+def capture_time(stamp_ns: int, here_ns: int, clock: Clock) -> tuple[int, Clock]:
+    """Return when a picture was taken and who says so: a stamp of `clock` if it can be true.
+
+    Drivers stamp with the monotonic clock, or with another, or not at all.
+    """
+    if 0 < stamp_ns <= here_ns < stamp_ns + OLDEST_S * 1e9:
+        return stamp_ns, clock
+    return here_ns, Clock.ARRIVAL

@@ -139,7 +139,7 @@ class MjpegSource:
             return connection.getresponse()
         except TimeoutError:
             connection.close()
-            raise Stalled(
+            raise DeviceUnavailable(
                 f"{self.name}: is connected and answers nothing for {STALL_S:g} s"
             ) from None
         except (OSError, http.client.HTTPException) as error:

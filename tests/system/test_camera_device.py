@@ -1,0 +1,140 @@
+"""A real V4L2 device, on the virtual board: its kernel's `vivid` driver, looped from its output.
+
+`make test` installs what the board takes; without it these tests fail, they do not skip.
+"""
+
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+READ = """
+import hashlib, json, sys, time
+from edgenet.stream.reader import Reader
+wanted, deadline = sys.argv[2:], time.monotonic() + 60
+with Reader(sys.argv[1]) as reader:
+    frames = []
+    while time.monotonic() < deadline and (len(frames) < 5 or wanted):
+        frame = reader.take(5)
+        frames.append((frame, time.monotonic_ns()))
+        if wanted and hashlib.sha256(frame.bgr.tobytes()).hexdigest() == wanted[0]:
+            wanted.pop(0)
+    given = reader.source.delivered
+    print(json.dumps({
+        "missing": wanted,
+        "given": [given.width, given.height, given.frames_per_second, given.format],
+        "shape": frames[-1][0].bgr.shape,
+        "clocks": sorted({frame.clock.value for frame, _ in frames}),
+        "waited_ms": [(frame.arrived_ns - frame.captured_ns) / 1e6 for frame, _ in frames],
+        "decode_ms": [frame.decode_ns / 1e6 for frame, _ in frames],
+        "sequences": [frame.sequence for frame, _ in frames],
+        "faults": [fault.message for fault in reader.faults],
+        "counts": reader.counts.__dict__,
+    }))
+"""
+OPEN = """
+import json, os, sys
+from edgenet.errors import EdgenetError
+from edgenet.stream.sources import open_source
+if len(sys.argv) > 2:
+    os.setuid(int(sys.argv[2]))
+try:
+    open_source(sys.argv[1]).close()
+except EdgenetError as error:
+    print(f"{type(error).__name__} {error}")
+else:
+    print("opened")
+"""
+OPEN_TWICE = """
+from edgenet.errors import DeviceUnavailable
+from edgenet.stream.reader import Reader
+from edgenet.stream.sources import open_source
+import subprocess, sys
+code = "import sys, time; from edgenet.stream.reader import Reader\\n" \\
+       "with Reader('0'): print('here', flush=True); sys.stdin.read()"
+first = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+assert first.stdout.readline() == "here\\n"
+try:
+    open_source("0")
+except DeviceUnavailable as error:
+    print(error)
+print(first.pid)
+from edgenet.stream.cameras import find_cameras
+print(find_cameras().found[0].problem)
+first.communicate("")
+with Reader("0") as reader:
+    print(reader.take(5) is not None)
+"""
+LIST = """
+import dataclasses, json
+from edgenet.stream.cameras import find_cameras, first_camera
+print(json.dumps([dataclasses.asdict(find_cameras()), first_camera()]))
+"""
+
+
+def sha256(picture):
+    return hashlib.sha256(picture.tobytes()).hexdigest()
+
+
+def test_pictures_come_bit_for_bit_and_with_the_drivers_clock(pi5, tmp_path):
+    draw = np.random.default_rng(5)
+    pictures = [draw.integers(0, 256, (480, 640, 3), np.uint8) for _ in range(2)]
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, picture in zip(paths, pictures, strict=True):
+        cv2.imwrite(str(path), picture)
+    pi5.show(*paths, hold_s=0.5)
+    hashes = [sha256(picture) for picture in pictures]
+    found = json.loads(pi5.python(READ, "/dev/video0", *hashes, hashes[0]))
+    pi5.show()
+    assert found["missing"] == []
+    assert found["given"][:2] == [640, 480]
+    assert found["given"][2] > 0
+    assert found["given"][3] is not None
+    assert found["shape"] == [480, 640, 3]
+    assert found["clocks"] == ["driver"]
+    assert all(0 < waited < 5000 for waited in found["waited_ms"])
+    assert all(decode > 0 for decode in found["decode_ms"])
+    assert found["sequences"] == sorted(set(found["sequences"]))
+    assert found["counts"]["taken"] == len(found["sequences"])
+
+
+def test_what_is_asked_for_by_name_and_not_there_is_refused(pi5):
+    said = pi5.python(OPEN, "v4l2:///dev/video0?fourcc=MJPG")
+    assert said.startswith("DeviceUnavailable v4l2:///dev/video0?fourcc=MJPG: gives ")
+    assert "not MJPG; it has " in said
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("/dev/video9",), "no such device (have: /dev/video0"),
+        (("/dev/video1",), "gives no pictures"),
+        (("/dev/null",), "is no camera"),
+        (("/dev/video0", "65534"), "permission denied; cameras belong to the group video"),
+    ],
+)
+def test_what_does_not_open_says_why(pi5, words, complaint):
+    said = pi5.python(OPEN, *words)
+    assert said.startswith("DeviceUnavailable /dev/")
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+def test_a_device_in_use_says_by_whom_and_can_be_had_afterwards(pi5):
+    refused, pid, listed, afterwards = pi5.python(OPEN_TWICE).splitlines()
+    assert "is in use by python" in refused
+    assert f"({pid})" in refused
+    assert "is in use by" in listed
+    assert afterwards == "True"
+
+
+def test_the_list_of_cameras(pi5):
+    cameras, first = json.loads(pi5.python(LIST))
+    (camera,) = cameras["found"]
+    assert camera["uri"] == first == "/dev/video0"
+    assert camera["name"] == "vivid"
+    assert camera["problem"] is None
+    assert any("640x480" in line or "any size" in line for line in camera["gives"])
