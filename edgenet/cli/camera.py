@@ -18,7 +18,6 @@ import typer
 from edgenet import interruption
 from edgenet.cli.options import (
     JsonOption,
-    PrecisionOption,
     precisions,
     runtime_names,
     thread_counts,
@@ -62,7 +61,7 @@ def camera(
     bundle: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[BUNDLE]",
+            metavar="BUNDLE",
             show_default=False,
             help="Folder written by edgenet convert. Default: the INT8 ImageNet bundle inside.",
         ),
@@ -83,7 +82,13 @@ def camera(
             "repeat it or use commas. Default: the first that runs, in the board's order.",
         ),
     ] = None,
-    precision: PrecisionOption = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="float32, float16 or int8; repeat it or separate by commas. Default: int8 first.",
+        ),
+    ] = None,
     threads: Annotated[str, typer.Option(metavar="N", help="Number of threads.")] = "1",
     crop: Annotated[
         str | None, typer.Option(metavar="X,Y,W,H", help="Watch this region, in pixels.")

@@ -5,11 +5,16 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edgenet.cli import run
@@ -146,20 +151,19 @@ def test_events_alone_on_stdout(small_bundle, tmp_path):
 
 
 def test_whoever_stops_reading_events_ends_the_run(small_bundle, tmp_path):
-    """`edgenet camera --events - | head -1` ends, as a pipe's other programs do."""
-    script = tmp_path / "script"
-    script.write_text(
-        f"'{sys.executable}' -m edgenet camera '{small_bundle.root}' --source '{SYNTHETIC}' "
-        f"--runtime null --unknown 0 --smooth 1/1 --on '*=true' --events - -o record.json | true\n"
+    """`edgenet camera --events - | head -1` ends, as other programs in a pipe do."""
+    ours, theirs = os.pipe()
+    child = start(
+        *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "null", "--unknown", "0.5"),
+        *("--events", "-", "-o", tmp_path / "record.json"),
+        stdout=theirs,
     )
-    # null says the same label for ever: with `true` gone the first event already ends it.
-    done = subprocess.run(
-        ["sh", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert (
-        "it was asked to end"
-        in json.loads((tmp_path / "record.json").read_text())["records"][0]["camera"]["ending"]
-    ), done.stderr
+    os.close(theirs)
+    os.close(ours)
+    code, _, err = finish(child)
+    assert code == 0, err
+    (record,) = json.loads((tmp_path / "record.json").read_text())["records"]
+    assert record["camera"]["ending"] == "nobody reads the events any more"
 
 
 def wait_for_frames(child):
@@ -263,6 +267,139 @@ def test_a_line_on_a_terminal(small_bundle, tmp_path):
     assert b"ms (sensor)" in shown
 
 
+def page(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_page_shows_the_run_and_ends_with_it(small_bundle, tmp_path):
+    port = free_port()
+    child = start(
+        *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "litert"),
+        *("--view", f"127.0.0.1:{port}", "-o", tmp_path / "record.json"),
+    )
+    url = next(line for line in child.stderr if line.startswith("page: ")).split()[1]
+    assert url == f"http://127.0.0.1:{port}/"
+    wait_for_frames(child)
+    assert "<canvas" in page(url)
+    until = time.monotonic() + 10
+    while "edgenet_" not in (metrics := page(f"{url}metrics")) or 'stage="infer"' not in metrics:
+        assert time.monotonic() < until, metrics
+        time.sleep(0.2)
+    family = children(child.pid)
+    child.send_signal(signal.SIGTERM)
+    code, out, err = finish(child)
+    assert code == 0, err
+    assert family
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+    with pytest.raises(OSError, match="refused"):
+        page(url)
+    (record,) = json.loads((tmp_path / "record.json").read_text())["records"]
+    assert record["latency"]["encode_ms_reason"] == "nobody looked"
+    assert "again: edgenet camera" in out
+
+
+def test_a_port_that_is_taken(small_bundle, tmp_path):
+    """An error for the page that was asked for."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        line = ["--source", "synthetic://?frames=3", "--runtime", "null"]
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, out, err = finish(start(small_bundle.root, *line, "--view", where))
+        assert (code, out) == (1, "")
+        assert f"port {where.rpartition(':')[2]} on 127.0.0.1 is in use" in err.splitlines()[-1]
+
+
+def test_the_page_that_nobody_asked_for_may_lack_its_port(small_bundle, tmp_path):
+    with socket.socket() as taken:
+        with suppress(OSError):  # then somebody else has it
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        line = ["--source", "synthetic://?frames=3", "--runtime", "null"]
+        code, _, err = finish(start(small_bundle.root, *line, "-o", tmp_path / "record.json"))
+        assert code == 0
+        assert "warning: no page: port 8080 on 127.0.0.1 is in use" in err
+
+
+def test_no_window_without_a_display(small_bundle, tmp_path):
+    hidden = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
+    code, _, err = finish(
+        start(
+            *(small_bundle.root, "--source", "synthetic://?frames=30", "--runtime", "null"),
+            *("--window", "--view", "off", "-o", tmp_path / "record.json"),
+            env=hidden,
+        )
+    )
+    assert code == 0
+    assert "warning: no window: there is no display here" in err
+
+
+def test_which_cameras_there_are(capsys):
+    assert run(["camera", "--list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["kind"] == "cameras"
+    assert document["cameras"] or document["advice"]
+    assert run(["camera", "--list"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_what_is_right_is_counted(small_bundle, tmp_path):
+    """A playlist of labelled pictures as a stream: live and direct, and the camera's share."""
+    data = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(small_bundle.labels[:4]):
+        (data / label.replace("/", "_")).mkdir(parents=True)
+        picture = rng.integers(0, 256, (96, 96, 3), np.uint8)
+        name = data / label.replace("/", "_") / f"{number}.png"
+        cv2.imwrite(str(name), cv2.resize(picture[:8, :8], (96, 96)))
+    labels = tmp_path / "set.csv"
+    rows = [
+        f"{path.relative_to(tmp_path)},{number}"
+        for number, path in enumerate(sorted(data.rglob("*.png"), key=lambda path: path.name))
+    ]
+    labels.write_text("\n".join(["file,label", *rows]) + "\n")
+    port = free_port()
+    playlist = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "edgenet", "playlist", labels, "--seconds", "0.5"),
+            *("--serve", "mjpeg", "--listen", f"127.0.0.1:{port}"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = playlist.stdout.readline().strip() or playlist.stderr.readline().split()[0]
+    record_path = tmp_path / "record.json"
+    code, out, err = finish(
+        start(
+            *(small_bundle.root, "--source", url, "--runtime", "litert", "--view", "off"),
+            *("--truth", labels, "--duration", "60", "-o", record_path),
+        ),
+        timeout_s=60,
+    )
+    playlist.terminate()
+    playlist.communicate()
+    assert code == 0, err
+    document = json.loads(record_path.read_text())
+    (record,) = document["records"]
+    assert document["complete"]
+    assert record["camera"]["ending"] == "the playlist is over"
+    assert record["accuracy"]["n"] == len(record["predictions"]) == document["data"]["n"] == 4
+    truth = record["truth"]
+    assert truth["live"]["n"] == truth["direct"]["n"] == 4
+    assert truth["losses"]["quantisation"] is not None
+    assert truth["draw_to_label_ms"]["n"] > 20
+    assert "camera (live - direct)" in out
+    assert read_document(record_path).records[0].top1.n == 4
+
+
 @pytest.fixture
 def place(small_bundle, tmp_path, monkeypatch):
     shutil.copytree(small_bundle.root, tmp_path / "bundle")
@@ -271,7 +408,7 @@ def place(small_bundle, tmp_path, monkeypatch):
     return tmp_path
 
 
-S = "--source synthetic://?frames=3"
+S = "--view off --source synthetic://?frames=3"
 CASES = [
     ("camera nowhere", 2, "no such folder"),
     ("camera bundle --source nowhere.mp4", 2, "no such file or folder"),
@@ -298,6 +435,10 @@ CASES = [
     ("camera bundle --replay text.tar", 1, "is no recording"),
     ("camera bundle --replay none.tar", 2, "no such file"),
     (f"camera bundle --replay text.tar {S}", 2, "leave out --source"),
+    ("camera bundle --source synthetic:// --view nowhere", 2, "HOST:PORT"),
+    (f"camera bundle {S} --truth nowhere", 2, "no data at 'nowhere'"),
+    (f"camera bundle {S} --truth fashion-mnist --crop 0,0,9,9", 2, "leave out one"),
+    (f"camera bundle {S} --clock-offset 3", 2, "give --truth too"),
     (f"camera bundle {S} -o bundle", 2, "is a folder"),
 ]
 

@@ -28,6 +28,8 @@ def test_commands():
         "profile",
         "compare",
         "doctor",
+        "camera",
+        "playlist",
     ]
 
 
