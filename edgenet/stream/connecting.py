@@ -9,11 +9,14 @@ import ssl
 CONNECT_S = 3.0
 
 
-def why_not(error: OSError) -> str:
-    """Return what a failed connection means and what to do about it."""
+def why_not(error: OSError | UnicodeError) -> str:
+    """Return what a failed connection means and what to do about it.
+
+    `UnicodeError` is what Python makes of a host's name that cannot be one.
+    """
     if isinstance(error, TimeoutError):
         return f"no answer in {CONNECT_S:g} s; is the host on and in this network?"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return "no host of that name is known; check it, or give its address"
     if isinstance(error, ssl.SSLCertVerificationError):
         return (

@@ -48,7 +48,8 @@ def authorization(challenges: Iterable[str], login: Login, method: str, uri: str
 
 
 def _digest(challenge: str, login: Login, method: str, uri: str) -> str | None:
-    asked = parse_keqv_list(parse_http_list(challenge))
+    said_once = [one for one in parse_http_list(challenge) if re.match(r".+=.", one)]
+    asked = parse_keqv_list(said_once)
     algorithm = asked.get("algorithm", "MD5").upper()
     offered = [one.strip() for one in asked.get("qop", "").split(",") if one.strip()]
     if algorithm not in HASHES or "nonce" not in asked or (offered and "auth" not in offered):

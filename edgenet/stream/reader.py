@@ -30,7 +30,9 @@ STEADY_S = 2.0
 """A source that delivers for so long is well again: the next pause is the first one."""
 FROZEN_S, FROZEN_PICTURES = 2.0, 5
 """The same pixels for so long, in at least so many pictures: no sensor does that, its noise alone
-changes some of them."""
+changes some of them. H.264 encodes a whole picture every second or so, and never twice alike: what
+froze before such an encoder can be missed, while a camera that sees nothing move is never accused.
+"""
 STALE_S = 0.5
 """A frame that is older than this when it is taken, by its own clock, is counted as stale."""
 MOST_FAULTS = 1000

@@ -56,3 +56,4 @@ def test_what_cannot_be_answered():
     assert authorization(["Bearer x"], MUFASA, "GET", "/") is None
     assert authorization([CHALLENGE.format("SHA-512-256")], MUFASA, "GET", "/") is None
     assert authorization([], MUFASA, "GET", "/") is None
+    assert authorization(["Digest realm, nonce=, qop"], MUFASA, "GET", "/") is None

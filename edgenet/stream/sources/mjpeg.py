@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import cv2
 import numpy as np
@@ -101,6 +101,7 @@ class MjpegSource:
         """Return the answer to a request for `url`, with its user and password if it asks."""
         parts, login = urlsplit(url), login_of(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        path = quote(path, safe="%/:?#[]@!$&'()*+,;=")  # what people type, such as a space
         response = self._get(url, path, {})
         if response.status == http.client.UNAUTHORIZED and login is not None:
             challenges = response.headers.get_all("WWW-Authenticate", [])
@@ -132,7 +133,7 @@ class MjpegSource:
             self._socket = connection.sock
             self._socket.settimeout(STALL_S)
             connection.request("GET", path, headers={**headers, "Accept": "multipart/*, */*;q=0.1"})
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             connection.close()
             raise DeviceUnavailable(f"{self.name}: {why_not(error)}") from None
         try:

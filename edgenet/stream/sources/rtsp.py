@@ -131,7 +131,7 @@ def _why(url: str, *, late: bool) -> str:
             answer = authorization(challenges, login, "DESCRIBE", bare)
             if answer is not None:
                 status, head = _describe(url, bare, answer)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return why_not(error)
     if status is None:
         return "does not answer as an RTSP server does"

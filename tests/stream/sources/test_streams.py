@@ -100,11 +100,11 @@ def test_a_server_that_dies_and_comes_back(server):
     assert reader.counts.reconnects == 1
 
 
-def test_a_frozen_picture_is_said_to_be_frozen(server):
+def check_frozen_and_thawed(server):
     with Reader(server.url) as reader:
         take_for(reader, 0.3)
         server.freeze()
-        fault = wait_for(reader, FaultKind.FROZEN)
+        fault = wait_for(reader, FaultKind.FROZEN, seconds=12)
         assert 2 <= fault.seconds < 4
         assert "frozen" in reader.trouble
         server.go_on()
@@ -112,6 +112,16 @@ def test_a_frozen_picture_is_said_to_be_frozen(server):
         assert reader.trouble is None
         assert reader.counts.repeated > 20
     assert FaultKind.STALL not in kinds(reader)
+
+
+def test_a_frozen_picture_is_said_to_be_frozen(mjpeg):
+    check_frozen_and_thawed(mjpeg)
+
+
+def test_a_frozen_picture_between_whole_pictures_of_h264():
+    """A whole picture is encoded anew and looks a little different: then nobody can tell."""
+    with RtspServer(keyframes=600) as server:
+        check_frozen_and_thawed(server)
 
 
 def test_a_corrupt_picture_is_counted_and_the_next_one_is_right(mjpeg):
@@ -194,6 +204,7 @@ def check_refused(uri, words):
 def test_what_is_no_stream(mjpeg):
     base = mjpeg.url.removesuffix("/stream.mjpg")
     check_refused(f"{base}/other", "answers 404")
+    check_refused(f"{base}/an öther", "answers 404")
     check_refused(f"{base}/picture.jpg", "gives image/jpeg, not a stream")
 
 
@@ -204,6 +215,7 @@ def test_nobody_listens(scheme):
         port = free.getsockname()[1]
     check_refused(f"{scheme}://127.0.0.1:{port}/x", "connection refused")
     check_refused(f"{scheme}://nowhere.invalid/x", "no host of that name")
+    check_refused(f"{scheme}://no..where/x", "no host of that name")
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp"])
