@@ -7,9 +7,11 @@ set -eu
 demo="tuxpaint-stamps-default"
 # qemu-user: other processors, for the tests that compare their answers
 # qemu-system-arm and what follows: the virtual board (tools/virtual_board)
+# gir1.2-gst-rtsp-server-1.0 and what follows: H.264, as edgenet playlist serves and writes it
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
-    gcc libc6-dev"
+    gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+    gstreamer1.0-plugins-ugly python3-gi gcc libc6-dev"
 
 packages=
 for group in "$@"; do

@@ -56,7 +56,7 @@ def truth_fields(report: TruthReport) -> dict[str, Any]:
         "playlist": {"name": report.playlist, "pictures": report.pictures_in_playlist},
         "frames": {**asdict(report.frames), "guard": report.guard},
         **(
-            {"frames_right": asdict(report.frames_right)}
+            {"frames_right": {"right": report.frames_right.right, "n": report.frames_right.n}}
             if report.frames_right
             else unknown("frames_right", NOTHING_SCORED)
         ),

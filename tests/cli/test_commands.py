@@ -28,6 +28,7 @@ def test_commands():
         "profile",
         "compare",
         "doctor",
+        "playlist",
     ]
 
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import cv2
 
-from edgenet.errors import DeviceUnavailable
 from edgenet.preprocess import UInt8Array
-from edgenet.stream.outlets import in_url
+from edgenet.stream.outlets import cannot_listen, in_url
 
 PATH = "/stream.mjpg"
 BOUNDARY = "edgenet"
@@ -44,10 +43,7 @@ class MjpegServer:
         try:
             self._server = _Server((address, port), Handler)
         except OSError as error:
-            raise DeviceUnavailable(
-                f"cannot listen on {address}:{port} ({error.strerror or error}); give another "
-                "--listen ADDRESS:PORT, such as 127.0.0.1:0 for any free port"
-            ) from None
+            raise cannot_listen(address, port, error.strerror or str(error)) from None
         host, bound = self._server.server_address[:2]
         self.url = f"http://{in_url(str(host))}:{bound}{PATH}"
         self._thread = threading.Thread(
