@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 
+from edgenet import interruption
 from edgenet.preprocess import UInt8Array
 from edgenet.stream.outlets import cannot_listen, in_url
 
@@ -22,6 +23,8 @@ PATH = "/stream.mjpg"
 BOUNDARY = "edgenet"
 MOST_CLIENTS = 8
 SEND_BUFFER_BYTES = 64 * 1024
+LOOK_EVERY_S = 0.2
+"""Whether there was a Ctrl-C, while nobody watches."""
 PATIENCE_S = 10.0
 """For a client that takes nothing, before it is let go."""
 
@@ -67,8 +70,8 @@ class MjpegServer:
 
     def wait(self) -> None:
         """Return when the first client has asked for the stream."""
-        while not self._newest.watched.wait(0.2):
-            pass
+        while not self._newest.watched.wait(LOOK_EVERY_S):
+            interruption.check()
 
     def show(self, frame: UInt8Array) -> bool:
         """Encode a frame and offer it to every client."""
