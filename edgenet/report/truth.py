@@ -167,8 +167,8 @@ def _notes(report: TruthReport) -> Iterator[str]:
             yield f"left out: {counted(count, 'picture')}, {why}"
     if report.calibrated_on:
         yield (
-            f"{counted(report.calibrated_on, 'picture')} of them INT8 was calibrated on: take them "
-            "out of DATA for a figure that can be believed"
+            f"INT8 was calibrated on {report.calibrated_on} of these pictures: take them out of "
+            "DATA for a figure that can be believed"
         )
     if report.losses_reason and report.live is not None:
         yield f"no losses: {report.losses_reason}"

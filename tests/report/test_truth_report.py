@@ -118,7 +118,7 @@ def as_json(report):
 
 def every_null_has_its_reason(fields):
     for name, value in fields.items():
-        if value is None and name not in ("reference_artifact", "clock_offset_ms"):
+        if value is None and name not in ("reference_artifact", "clock_offset_ms", "variant"):
             assert fields[f"{name}_reason"]
         elif isinstance(value, dict):
             every_null_has_its_reason(value)
@@ -166,13 +166,13 @@ def test_text():
         "live, the last 50              50    62.00",
         "the same, fed directly         57    70.18",
         "onnxruntime float32, directly  57    71.93",
-        "camera (live - direct)              -7.02  -17.34 to +2.12     5       1  no difference",
-        "quantisation (direct - reference)   -1.75   -9.29 to +4.72     1       0  no difference",
+        "camera (live - direct)              -7.02  -17.56 to +1.88     5       1  no difference",
+        "quantisation (direct - reference)   -1.75   -9.29 to +4.67     1       0  no difference",
         "orange                     2           0               1",
         "killer whale | grey whale  1",
         "frames: 2000, of which 1500 scored, 300 within 2 of a change, 80 without a marker",
         "left out: 1 picture, stored otherwise here than where it was shown",
-        "2 pictures of them INT8 was calibrated on",
+        "INT8 was calibrated on 2 of these pictures",
         "draw to label: p50 41.5 ms, p95 42.8 ms of 300 frames, from the drawing, not from the "
         "light of a screen, with a stated offset of 12.5 ms between the clocks",
         "reading a marker: p50 0.20 ms",
