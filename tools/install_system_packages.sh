@@ -10,7 +10,8 @@ demo="tuxpaint-stamps-default"
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
 # mosquitto: the broker that `edgenet camera --mqtt` is tried against
 # chromium, fonts-dejavu-core, xvfb, xdotool: the live page and the desktop window, as they are drawn
-# gir1.2-gst-rtsp-server-1.0 and what follows: cameras that send H.264 (tests/stand_ins)
+# gir1.2-gst-rtsp-server-1.0 and what follows: H.264, as edgenet playlist serves and writes it, and
+#   the cameras in tests/stand_ins send it
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client squashfs-tools
     gcc libc6-dev mosquitto chromium fonts-dejavu-core xvfb xdotool
     gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good

@@ -132,7 +132,8 @@ def playlist(
     ) as outlet:
         done = play(show, outlet, warn=warn)
     typer.echo(
-        f"{counted(len(show.chosen), 'picture')}, {counted(done.frames, 'frame')}"
+        ("" if output is None else f"{output}: ")
+        + f"{counted(len(show.chosen), 'picture')}, {counted(done.frames, 'frame')}"
         + (f", {done.skipped} skipped because this machine was late" if done.skipped else "")
     )
 
@@ -175,7 +176,8 @@ def _open(
         server = RtspServer(*address_and_port(listen), coding)
     typer.echo(server.url)
     typer.echo(
-        f"{counted(len(show.chosen), 'picture')} of {show.playlist.dataset.name}, from when the "
+        ("" if output is None else f"{output}: ")
+        + f"{counted(len(show.chosen), 'picture')} of {show.playlist.dataset.name}, from when the "
         f"first client comes{'' if show.loop else ', once'}; Ctrl-C ends it",
         err=True,
     )

@@ -33,12 +33,13 @@ class Dataset:
 
     def draw(self, count: int, *, seed: int) -> Dataset:
         """Return `count` samples chosen by `seed`, in the set's order; all if it has fewer."""
+        if count >= len(self.samples):
+            return self
         chosen = self.drawn(count, seed=seed)
         return replace(self, samples=tuple(self.samples[index] for index in chosen))
 
     def drawn(self, count: int, *, seed: int) -> tuple[int, ...]:
         """Return the places in the set of the samples that `draw` would choose."""
         everything = range(len(self.samples))
-        if count >= len(self.samples):
-            return tuple(everything)
-        return tuple(sorted(random.Random(seed).sample(everything, count)))
+        few = min(count, len(self.samples))
+        return tuple(sorted(random.Random(seed).sample(everything, few)))

@@ -56,7 +56,7 @@ def truth_fields(report: TruthReport) -> dict[str, Any]:
         "playlist": {"name": report.playlist, "pictures": report.pictures_in_playlist},
         "frames": {**asdict(report.frames), "guard": report.guard},
         **(
-            {"frames_right": asdict(report.frames_right)}
+            {"frames_right": {"right": report.frames_right.right, "n": report.frames_right.n}}
             if report.frames_right
             else unknown("frames_right", NOTHING_SCORED)
         ),
@@ -167,8 +167,8 @@ def _notes(report: TruthReport) -> Iterator[str]:
             yield f"left out: {counted(count, 'picture')}, {why}"
     if report.calibrated_on:
         yield (
-            f"{counted(report.calibrated_on, 'picture')} of them INT8 was calibrated on: take them "
-            "out of DATA for a figure that can be believed"
+            f"INT8 was calibrated on {report.calibrated_on} of these pictures: take them out of "
+            "DATA for a figure that can be believed"
         )
     if report.losses_reason and report.live is not None:
         yield f"no losses: {report.losses_reason}"

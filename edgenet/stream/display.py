@@ -42,7 +42,7 @@ def require_display(instead: str) -> None:
         told = probe.stderr.decode(errors="replace").strip().splitlines()
         raise DeviceUnavailable(
             f"no window can be opened on the display {os.environ.get('DISPLAY', '')!r} "
-            f"({told[-1] if told else f'the attempt ended with {probe.returncode}'}); {instead}"
+            f"({told[0] if told else f'the attempt ended with {probe.returncode}'}); {instead}"
         )
 
 

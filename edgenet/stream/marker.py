@@ -66,7 +66,8 @@ MODULES_ACROSS, MODULES_DOWN = 4, 22
 """Modules of one band; they have six cells of its width."""
 FEWEST_ROWS, MOST_ROWS = 34, 240
 """Cells down a frame: the modules would be too flat, and the ArUco numbers do not reach."""
-SMALLEST_WIDTH = 320
+SMALLEST_WIDTH, LARGEST_WIDTH = 320, 4096
+"""Of a frame; beyond, a side of the picture could not be told to the pixel."""
 BLACK, GREY, WHITE = 24, 128, 232
 """Away from the ends of the range, where an encoder or a screen may clip."""
 BLOCK = 16
@@ -106,10 +107,11 @@ class Layout:
     height: int
 
     def __post_init__(self) -> None:
-        if self.width % 4 or self.height % 4 or self.width < SMALLEST_WIDTH:
+        fits = SMALLEST_WIDTH <= self.width <= LARGEST_WIDTH
+        if not fits or self.width % 4 or self.height % 4:
             raise UsageError(
                 f"size {self.width}x{self.height}: both must be multiples of 4 and the width "
-                f"{SMALLEST_WIDTH} or more, such as 640x480 or 1280x720"
+                f"{SMALLEST_WIDTH} to {LARGEST_WIDTH}, such as 640x480 or 1280x720"
             )
         if not FEWEST_ROWS <= self.rows <= MOST_ROWS:
             raise UsageError(

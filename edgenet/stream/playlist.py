@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 
+from edgenet import interruption
 from edgenet.data.sample import Dataset, Sample
 from edgenet.errors import BadData, BadImage, UsageError
 from edgenet.preprocess import UInt8Array, pixels_sha256
@@ -162,6 +163,7 @@ def play(
         outlet.wait()
         began = now()
         while (moment := show.moment(tick)) is not None:
+            interruption.check()
             while outlet.live and (left := began + tick * interval_ns - now()) > 0:
                 sleep(left / 1e9)
             if not outlet.show(artist.draw(moment, now() if outlet.live else 0)):

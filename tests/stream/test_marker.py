@@ -126,7 +126,12 @@ def test_every_size_that_is_allowed(width, height, fields, seed):
 
 @pytest.mark.parametrize(
     ("size", "wrong"),
-    [((641, 480), "multiples of 4"), ((160, 120), "320 or more"), ((1600, 320), "too flat")],
+    [
+        ((641, 480), "multiples of 4"),
+        ((160, 120), "320 to 4096"),
+        ((4160, 3120), "320 to 4096"),
+        ((1600, 320), "too flat"),
+    ],
 )
 def test_sizes_that_are_refused(size, wrong):
     with pytest.raises(UsageError, match=wrong):

@@ -19,7 +19,7 @@ from edgenet.bundle import writing
 from edgenet.errors import DeviceUnavailable, NotWritable, UsageError
 from edgenet.preprocess import UInt8Array
 from edgenet.stream.marker import Layout
-from edgenet.stream.outlets import in_url
+from edgenet.stream.outlets import cannot_listen, in_url
 
 CHILD = Path(__file__).with_name("gstreamer_child.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -28,6 +28,8 @@ PACKAGES = (
     "gstreamer1.0-plugins-ugly"
 )
 MOUNT = "/playlist"
+CANNOT_LISTEN = "cannot listen"
+"""The child's last words where the address or the port is the reason."""
 PATIENCE_S = 10.0
 """For a child that has been told to end."""
 LAST_WORDS = 300
@@ -55,7 +57,11 @@ class RtspServer:
         try:
             bound = self._child.ready()
         except BaseException:
+            refused = self._child.cannot_listen
             self._child.close()
+            if refused:
+                why = "in use, or no address of this machine"
+                raise cannot_listen(address, port, why) from None
             raise
         self.url = f"rtsp://{in_url(address)}:{bound}{MOUNT}"
 
@@ -177,6 +183,11 @@ class _Child:
             raise self._died() from None
         if self._process.wait() != 0:
             raise NotWritable(f"{path}: cannot be written ({self._last_words()})")
+
+    @property
+    def cannot_listen(self) -> bool:
+        """Tell whether it has ended because of its address or port."""
+        return self._last_words() == CANNOT_LISTEN
 
     def close(self) -> None:
         """End it; may be called twice."""

@@ -4,8 +4,8 @@
 
 GStreamer's Python bindings come with Debian and are in no virtual environment, so this must import
 nothing of ours and nothing else that is not Debian's. Frames of BGR come in on stdin, until its
-end. On stdout goes a line "ready PORT" or "ready", and a line "watched" when a client comes. What
-goes wrong is said on stderr, with exit code 1.
+end. On stdout goes a line "ready PORT" or "ready", and a line "watched" when the first client
+comes. What goes wrong is said on stderr, with exit code 1.
 
 `path` in the request writes an MP4 file; otherwise an RTSP server listens on `address` and `port`
 and serves at `mount`.
@@ -92,6 +92,7 @@ def serve(request: dict[str, Any]) -> None:
     """Serve the newest frames to every client, until stdin ends."""
     loop = GLib.MainLoop()
     sources: list[Any] = []
+    watched = threading.Event()
     front = encoder(request, "is-live=true do-timestamp=true leaky-type=downstream max-buffers=2")
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
@@ -105,7 +106,9 @@ def serve(request: dict[str, Any]) -> None:
         source = media.get_element().get_by_name_recurse_up("source")
         sources.append(source)
         media.connect("unprepared", lambda _media: sources.remove(source))
-        say("watched")
+        if not watched.is_set():  # once: nobody reads further lines, and a full pipe would block
+            watched.set()
+            say("watched")
 
     factory.connect("media-configure", configure)
     server = GstRtspServer.RTSPServer()

@@ -15,14 +15,16 @@ from typing import Any
 
 import cv2
 
-from edgenet.errors import DeviceUnavailable
+from edgenet import interruption
 from edgenet.preprocess import UInt8Array
-from edgenet.stream.outlets import in_url
+from edgenet.stream.outlets import cannot_listen, in_url
 
 PATH = "/stream.mjpg"
 BOUNDARY = "edgenet"
 MOST_CLIENTS = 8
 SEND_BUFFER_BYTES = 64 * 1024
+LOOK_EVERY_S = 0.2
+"""Whether there was a Ctrl-C, while nobody watches."""
 PATIENCE_S = 10.0
 """For a client that takes nothing, before it is let go."""
 
@@ -44,10 +46,7 @@ class MjpegServer:
         try:
             self._server = _Server((address, port), Handler)
         except OSError as error:
-            raise DeviceUnavailable(
-                f"cannot listen on {address}:{port} ({error.strerror or error}); give another "
-                "--listen ADDRESS:PORT, such as 127.0.0.1:0 for any free port"
-            ) from None
+            raise cannot_listen(address, port, error.strerror or str(error)) from None
         host, bound = self._server.server_address[:2]
         self.url = f"http://{in_url(str(host))}:{bound}{PATH}"
         self._thread = threading.Thread(
@@ -71,8 +70,8 @@ class MjpegServer:
 
     def wait(self) -> None:
         """Return when the first client has asked for the stream."""
-        while not self._newest.watched.wait(0.2):
-            pass
+        while not self._newest.watched.wait(LOOK_EVERY_S):
+            interruption.check()
 
     def show(self, frame: UInt8Array) -> bool:
         """Encode a frame and offer it to every client."""

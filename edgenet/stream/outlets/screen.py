@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 
 import cv2
@@ -23,7 +24,10 @@ class Screen:
         require_display("--serve mjpeg shows it in a browser, -o writes a video")
 
     def __enter__(self) -> Screen:
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        # OpenCV's Qt complains of fonts that it does not need, one line for each.
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
+        # Without GUI_NORMAL, OpenCV's Qt puts a toolbar above the picture.
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.setWindowProperty(TITLE, cv2.WND_PROP_FULLSCREEN, cv2.WINDOW_FULLSCREEN)
         return self
 
