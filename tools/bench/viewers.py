@@ -1,12 +1,15 @@
 """What those who look on cost the run that they look at, and how old a slow one's picture is.
 
-    python tools/bench/viewers.py BUNDLE [--runtime litert] [--pairs 16] [--seconds 5]
+    python tools/bench/viewers.py BUNDLE [--runtime litert] [--pairs 14] [--seconds 5] [--steady]
 
 A loop prepares and classifies 640 x 480 pictures at a camera's 30 a second with a real artefact and
 offers each result to the page, as `edgenet camera` does. Blocks of it take turns: nobody looks on,
-or eight do over HTTP, of which one takes a picture a second and the others all they can get. What
+or eight do as the page does, of which one takes a picture a second and the others every one. What
 is timed is what a run reports: from the frame to its label; `offer` comes after that and is told
 apart. The clients run on this machine too, at the lowest priority, so their work is in the figures.
+
+`--steady` runs the loop back to back, while the viewers still ask 30 times a second: five times as
+many samples and none that waited for a frame, for a 99th percentile that says more.
 
 Ratios within one run of this: the median and the 99th percentile of eight viewers' blocks against
 nobody's, each with a 95 % interval (bootstrap over pairs of blocks).
@@ -45,6 +48,8 @@ from edgenet.stream.viewer import Viewer
 FRAMES_PER_SECOND = 30
 VIEWERS = 8
 SLOW_PERIOD_S = 1.0
+LEAST_PERIOD_S = 0.9 / FRAMES_PER_SECOND
+STATUS_EVERY_S = 0.5
 SETTLE_S = 0.5
 DRAWS = 2000
 
@@ -61,18 +66,19 @@ class Side:
 class Loop:
     """A run's loop in short: prepare, classify, offer."""
 
-    def __init__(self, bundle: Bundle, runtime: str, viewer: Viewer) -> None:
+    def __init__(self, bundle: Bundle, runtime: str, viewer: Viewer, *, steady: bool) -> None:
         (artifact, *_) = bundle.select((runtime,), (Precision.INT8,))
         self._session = runtimes.load(artifact.runtime, bundle.path(artifact))
         self._bundle = bundle
         self._viewer = viewer
         self._picture = _picture()
         self._sequence = 0
+        self._interval_ns = 0 if steady else round(1e9 / FRAMES_PER_SECOND)
         self._status = _status(artifact.runtime, self._session.device)
 
     def block(self, seconds: float, side: Side | None) -> None:
         """Run at the camera's rate for some seconds; tell it to a side, or to nobody."""
-        interval = round(1e9 / FRAMES_PER_SECOND)
+        interval = self._interval_ns
         due = time.monotonic_ns()
         until = due + round(seconds * 1e9)
         latencies: list[int] = []
@@ -86,8 +92,8 @@ class Loop:
             before = time.perf_counter_ns()
             self._viewer.offer(result, self._status)
             took = time.perf_counter_ns() - before
-            late = (time.monotonic_ns() - due) // interval
-            due += (late + 1) * interval
+            late = (time.monotonic_ns() - due) // interval if interval else 0
+            due = due + (late + 1) * interval if interval else time.monotonic_ns()
             if side is not None:
                 side.offers_ns.append(took)
                 side.missed += late
@@ -185,10 +191,11 @@ def look(url: str) -> None:
         address = urlsplit(url)
         assert address.hostname is not None
         with closing(http.client.HTTPConnection(address.hostname, address.port)) as connection:
-            after = -1
+            after, status_at = -1, 0.0
             while not over.is_set():
                 if not looking.wait(0.1):
                     continue
+                asked_at = time.monotonic()
                 connection.request("GET", f"/frame.jpg?after={after}&client={number}")
                 answer = connection.getresponse()
                 body = answer.read()
@@ -197,8 +204,13 @@ def look(url: str) -> None:
                     after = told["sequence"]
                     ages_ms[number].append((time.monotonic_ns() - told["captured_ns"]) / 1e6)
                     sizes.append(len(body))
-                if number == 0:
-                    time.sleep(SLOW_PERIOD_S)
+                if time.monotonic() - status_at > STATUS_EVERY_S:
+                    status_at = time.monotonic()
+                    connection.request("GET", "/status.json")
+                    connection.getresponse().read()
+                # One is slow; the others ask as often as a camera has a picture, and no more.
+                since = time.monotonic() - asked_at
+                time.sleep(SLOW_PERIOD_S if number == 0 else max(0.0, LEAST_PERIOD_S - since))
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(VIEWERS)]
     for thread in threads:
@@ -246,12 +258,12 @@ def interval(nobody: Side, eight: Side, percent: float) -> tuple[float, float, f
     return base, new, new / base, float(low), float(high)
 
 
-def measure(bundle: Bundle, runtime: str, *, pairs: int, seconds: float) -> None:
+def measure(bundle: Bundle, runtime: str, *, pairs: int, seconds: float, steady: bool) -> None:
     """Print the figures of one runtime."""
     nobody, eight = Side(), Side()
     with Viewer("127.0.0.1:0") as viewer:
         lookers = Lookers(viewer.urls[0])
-        loop = Loop(bundle, runtime, viewer)
+        loop = Loop(bundle, runtime, viewer, steady=steady)
         loop.block(2.0, None)
         for number in range(pairs):
             # Turn about, so that a machine that gets slower hits both alike.
@@ -263,7 +275,9 @@ def measure(bundle: Bundle, runtime: str, *, pairs: int, seconds: float) -> None
         loop.block(SETTLE_S, None)
         seen = lookers.end()
         times = viewer.times
-    print(f"{runtime}: {pairs} pairs of blocks of {seconds:.0f} s at {FRAMES_PER_SECOND} fps")
+    rate = "back to back" if steady else f"at {FRAMES_PER_SECOND} fps"
+    samples = sum(map(len, nobody.latencies_ns))
+    print(f"{runtime}: {pairs} pairs of blocks of {seconds:g} s {rate}, {samples} frames a side")
     for percent in (50, 99):
         base, new, ratio, low, high = interval(nobody, eight, percent)
         print(
@@ -294,8 +308,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--runtime", default="litert")
-    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=14)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--steady", action="store_true")
     parser.add_argument("--look-at", metavar="URL", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.look_at:
@@ -304,7 +319,13 @@ def main() -> None:
         parser.error("which bundle?")
     else:
         bundle = load_bundle(chosen.bundle)
-        measure(bundle, chosen.runtime, pairs=chosen.pairs, seconds=chosen.seconds)
+        measure(
+            bundle,
+            chosen.runtime,
+            pairs=chosen.pairs,
+            seconds=chosen.seconds,
+            steady=chosen.steady,
+        )
 
 
 if __name__ == "__main__":
