@@ -317,3 +317,22 @@ def test_two_windows_at_the_same_time(chromium, viewer):
         other.wait_for_timeout(1000)
         assert other.evaluate("edgenet.pictures") - before > 15
         assert state(other) == "live"
+
+
+def test_a_hidden_tab_asks_for_nothing(chromium, viewer):
+    hide = (
+        "(hidden) => {{ Object.defineProperty(document, 'hidden', {{ value: {0}, "
+        "configurable: true }}); document.dispatchEvent(new Event('visibilitychange')); }}"
+    )
+    with Run(viewer), opened(chromium, viewer.urls[0]) as page:
+        wait_for(page, "edgenet.pictures > 3")
+        page.evaluate(hide.format("true"))
+        page.wait_for_timeout(700)
+        before = page.evaluate("edgenet.pictures")
+        encoded = len(viewer.times.encode_ns)
+        page.wait_for_timeout(1000)
+        assert page.evaluate("edgenet.pictures") == before
+        assert len(viewer.times.encode_ns) == encoded
+        page.evaluate(hide.format("false"))
+        wait_for(page, f"edgenet.pictures > {before + 3}")
+        assert state(page) == "live"
