@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from edgenet import interruption
+
 LINE = ["convert", "--weights", "random", "--width-multiplier", "0.25", "--resolution", "64"]
 START = """
 import sys
@@ -87,3 +89,22 @@ def test_one_that_gets_lost_in_a_command_without_steps():
     _, error = child.communicate()
     assert child.returncode in INTERRUPTED
     assert error.splitlines()[-1] == "edgenet: interrupted"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_wish_to_end_is_no_failure_the_first_time(sent):
+    """The second signal does what it would do without; outside of the block so does the first."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with interruption.ends_well() as wished:
+        assert not wished()
+        signal.raise_signal(sent)
+        assert wished()
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    with interruption.ends_well() as wished:
+        pass
+    assert not wished()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    with interruption.ends_well() as wished:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -44,6 +44,19 @@ def test_reads_until_closed():
     assert not any(thread.name == "edgenet sampler" for thread in threading.enumerate())
 
 
+def test_a_run_of_weeks_keeps_its_ends_and_fewer_between():
+    numbers = iter(range(10_000))
+    with Sampler(lambda: known(next(numbers)), interval_s=0.005, most=8) as sampler:
+        time.sleep(0.6)
+        assert sampler.newest.load_1min == sampler.samples[-1].state.load_1min
+    read = [sample.state.load_1min for sample in sampler.samples]
+    assert read[0] == 0
+    assert read[-1] == next(numbers) - 1, "the last reading is there"
+    assert 4 <= len(read) <= 8
+    assert read == sorted(read)
+    assert read[-1] > 8, "more was read than is kept"
+
+
 def test_power_at_ten_readings_a_second():
     state = combine([State(power_w=2.0)], "absent")
     with Sampler(lambda: known(1.0), read_power=lambda: state) as sampler:
