@@ -52,7 +52,16 @@ def top_indices(logits: Float32Array, count: int) -> tuple[int, ...]:
 
     Equal logits keep the order of their index, so that the answer does not depend on the machine.
     """
-    return tuple(int(i) for i in np.argsort(-logits, kind="stable")[:count])
+    # Only those that can be among them are sorted: a camera asks this thirty times a second, after
+    # a pause in which the caches were lost to others.
+    negative = -logits
+    candidates = np.arange(len(logits))
+    if count < len(logits):
+        last = np.partition(negative, count - 1)[count - 1]
+        if not np.isnan(last):
+            candidates = np.flatnonzero(negative <= last)
+    order = np.argsort(negative[candidates], kind="stable")[:count]
+    return tuple(candidates[order].tolist())
 
 
 def score(tops: Sequence[tuple[int, ...]], accepted: Sequence[frozenset[int]]) -> Accuracy:

@@ -70,11 +70,12 @@ def classify(
 
 def best_guesses(logits: Float32Array, labels: Sequence[str], *, count: int) -> tuple[Guess, ...]:
     """Return the `count` best labels of (classes,) logits, best first."""
-    weights = np.exp(logits.astype(np.float64) - logits.max())
-    total = weights.sum()
+    indices = top_indices(logits, count)
+    weights = np.exp(logits - logits[indices[0]])
+    total = weights.sum(dtype=np.float64)
     return tuple(
         Guess(index=index, label=labels[index], probability=float(weights[index] / total))
-        for index in top_indices(logits, count)
+        for index in indices
     )
 
 

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgenet.measure.accuracy import Proportion, score, top_indices
 from edgenet.measure.agreement import agreement
@@ -24,6 +26,15 @@ def test_top_indices_keep_the_order_of_ties():
     logits = np.array([1, 3, 3, 2, 3], np.float32)
     assert top_indices(logits, 4) == (1, 2, 4, 3)
     assert top_indices(logits, 9) == (1, 2, 4, 3, 0)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.5, -7.0, np.inf, -np.inf, np.nan]), min_size=1),
+    st.integers(1, 12),
+)
+def test_top_indices_are_the_first_of_all_sorted(values, count):
+    logits = np.array(values, np.float32)
+    assert top_indices(logits, count) == tuple(np.argsort(-logits, kind="stable")[:count].tolist())
 
 
 def test_score():
