@@ -4,6 +4,7 @@
     ├── UsageError               the command line alone is wrong; exit code 2
     ├── BadImage                 a file that does not decode to a whole picture
     ├── BadData                  a data set, manifest or label that does not fit
+    │   └── MissingData          a built-in data set that another package brings is not installed
     ├── BadWeights               a checkpoint that does not fit the model, or is damaged
     ├── UnsupportedOperator      a network with an operator that edgenet's graph does not hold
     ├── BrokenBundle             a bundle that is incomplete, altered or too new
@@ -46,6 +47,10 @@ class BadImage(EdgenetError):
 
 class BadData(EdgenetError):
     """A data set, CSV or label that does not fit the bundle it is used with."""
+
+
+class MissingData(BadData):
+    """A built-in data set that another package brings is not installed."""
 
 
 class BadWeights(EdgenetError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ from edgenet.quantize.recipe import load_recipe
 
 # Tests import openvino themselves; edgenet does it so that nothing is sent (docs/privacy.md).
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+# A shell gives what it starts in the background no Ctrl-C, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # More threads than free cores make torch 10 to 30 times slower.
 torch.set_num_threads(1)

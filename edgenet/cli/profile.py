@@ -167,15 +167,7 @@ def profile(
         result = measure.profile(
             found, artifacts, plan, machine=machine, target=board.target, step=progress.step
         )
-        # What was measured is written down whatever becomes of the pictures.
-        problem: BaseException | None = None if result.complete else KeyboardInterrupt()
-        answers: Evaluation | str = NOT_EVALUATED
-        try:
-            if problem is None:
-                answers = _evaluate(found, result, dataset, progress)
-        except (EdgenetError, KeyboardInterrupt) as error:
-            answers, problem = str(error) or NOT_EVALUATED, error
-            result = replace(result, complete=False)
+        result, answers, problem = _with_answers(found, result, dataset, progress)
     document = profile_document(found, result, answers, board=board, command=command)
     save_document(document, path)
     if as_json:
@@ -215,6 +207,21 @@ def _plan(
         soak_minutes=soak or 0,
         layers=layers is not LayerDetail.OFF,
     )
+
+
+def _with_answers(
+    bundle: Bundle, profile: Profile, dataset: Dataset | None, progress: StepProgress
+) -> tuple[Profile, Evaluation | str, BaseException | None]:
+    """Return the profile, what its artefacts' answers are worth, and what to raise in the end.
+
+    What was measured is written down whatever becomes of the pictures; hence nothing is raised yet.
+    """
+    if not profile.complete:
+        return profile, NOT_EVALUATED, KeyboardInterrupt()
+    try:
+        return profile, _evaluate(bundle, profile, dataset, progress), None
+    except (EdgenetError, KeyboardInterrupt) as error:
+        return replace(profile, complete=False), str(error) or NOT_EVALUATED, error
 
 
 def _evaluate(

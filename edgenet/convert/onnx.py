@@ -208,16 +208,30 @@ class _Builder:
             self._normalise_in_float(op, mean, std, f"{op.name}.float")
             self._quantize(op.name, f"{op.name}.float", affine)
         else:
-            self._normalise_in_float(op, mean, std, self.float_form(op.name))
+            self._normalise_in_float(op, mean, std, self.float_form(op.name), bounded=True)
 
     def _normalise_in_float(
-        self, op: Normalise, mean: Float32Array, std: Float32Array, output: str
+        self,
+        op: Normalise,
+        mean: Float32Array,
+        std: Float32Array,
+        output: str,
+        *,
+        bounded: bool = False,
     ) -> None:
         # Turned first and with one value a plane: broadcasting along channels that lie innermost
         # takes ONNX Runtime 1.4 ms, a fifth of MobileNet V1.
         gain = (1 / std.astype(np.float64)).astype(np.float32)
-        self.node("Cast", [op.input], f"{op.name}.cast", to=TensorProto.FLOAT)
-        self.node("Transpose", [f"{op.name}.cast"], f"{op.name}.planes", perm=[0, 3, 1, 2])
+        pixels = f"{op.name}.cast"
+        self.node("Cast", [op.input], pixels, to=TensorProto.FLOAT)
+        if bounded:
+            # Changes no value. Without it OpenVINO takes what follows for a dequantisation, turns
+            # the bytes first and then the floats back: 0.13 ms, 4 % of MobileNet V1.
+            pixels = f"{op.name}.bounded"
+            low = self.constant(f"{op.name}.darkest", np.array(0, np.float32))
+            high = self.constant(f"{op.name}.brightest", np.array(255, np.float32))
+            self.node("Clip", [f"{op.name}.cast", low, high], pixels)
+        self.node("Transpose", [pixels], f"{op.name}.planes", perm=[0, 3, 1, 2])
         middle = self.constant(f"{op.name}.mean", _by_plane(mean))
         self.node("Sub", [f"{op.name}.planes", middle], f"{op.name}.centred")
         scale = self.constant(f"{op.name}.gain", _by_plane(gain))

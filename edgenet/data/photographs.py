@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from edgenet.data.sample import Dataset, Sample
-from edgenet.errors import BadData, BadImage
+from edgenet.errors import BadImage, MissingData
 from edgenet.preprocess import UInt8Array, read_picture, resize
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -31,9 +31,9 @@ IMAGENET_CLASSES = 1001
 
 
 def labelled() -> Dataset:
-    """Return the labelled cut-outs; raises `BadData` with the install command without them."""
+    """Return the labelled cut-outs; raises `MissingData` with the install command."""
     if not STAMPS.is_dir():
-        raise BadData(
+        raise MissingData(
             f"the labelled photographs are not installed ({STAMPS}); "
             f"install them with: apt-get install {PACKAGE}"
         )

@@ -11,7 +11,7 @@ from functools import partial
 from edgenet.bundle import Bundle
 from edgenet.data.dataset import open_dataset
 from edgenet.data.sample import Dataset, Sample
-from edgenet.errors import BadData
+from edgenet.errors import BadData, MissingData
 from edgenet.preprocess import read_picture
 
 DATA_OF_WEIGHTS = {"imagenet": "photographs", "fashion-mnist": "fashion-mnist"}
@@ -26,7 +26,7 @@ def pictures_for(bundle: Bundle) -> Dataset:
     """
     try:
         return open_dataset(DATA_OF_WEIGHTS[bundle.model.weights], labelled=True)
-    except (KeyError, BadData):
+    except (KeyError, MissingData):
         return golden_pictures(bundle)
 
 

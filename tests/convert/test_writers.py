@@ -331,6 +331,28 @@ def test_openvino_computes_in_integers(tmp_path, name):
     assert in_float == [graph.operators[1].name]  # the layer on the image, as OpenVINO likes it
 
 
+def test_openvino_does_not_turn_the_picture_for_a_first_layer_in_float(tmp_path):
+    """Pixels stay where they lie until the first layer reads them, as in the full-integer form."""
+    graph = NETWORKS["residual"]()
+    quantized = networks.min_max(graph, networks.pictures(graph, COUNT))
+    first = graph.operators[1].name
+    in_float = replace(
+        quantized,
+        tensors={name: found for name, found in quantized.tensors.items() if name != first},
+        layers={name: found for name, found in quantized.layers.items() if name != first},
+    )
+    compiled = shared_core().compile_model(
+        write("openvino", tmp_path, in_float), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    kinds = [
+        (op.get_rt_info()["layerType"].astype(str), op.get_friendly_name())
+        for op in compiled.get_runtime_model().get_ordered_ops()
+    ]
+    before = kinds[: [kind for kind, _ in kinds].index("Convolution")]
+    moved = [name for kind, name in before if kind in ("Transpose", "Reorder")]
+    assert [name for name in moved if not name.endswith("_fake")] == []
+
+
 def test_litert_takes_a_residual_network_whole(tmp_path):
     """No operator of it is left out of XNNPACK: one delegate, nothing between."""
     graph = networks.residual()
