@@ -24,6 +24,10 @@ SIZE = (640, 480)
 FPS = 30.0
 COMPRESSED = "MJPG"
 
+MOST_IMPOSSIBLE = 3
+"""Stamps that cannot be true, of the future for instance; after that the driver is not asked again:
+ages by two clocks in one run would mean nothing."""
+
 # Whole seconds that a grab waits; OpenCV's own are ten, and it reads this at the first camera.
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")
 
@@ -47,7 +51,7 @@ class V4l2Source:
         _ask(self._capture, address.options, device)
         self.delivered: Delivered = delivered_by(self._capture)
         self._check_given(address.options, device)
-        self._sequence = 0
+        self._sequence = self._impossible = 0
 
     def read(self) -> Frame:
         """Return the next picture; its time is the driver's where that tells one."""
@@ -58,8 +62,7 @@ class V4l2Source:
             if here_ns - began_ns >= 0.9 * STALL_S * 1e9:
                 raise Stalled(f"{self.name}: no picture for {STALL_S:g} s")
             raise DeviceUnavailable(f"{self.name}: gives no more pictures; was it unplugged?")
-        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        captured_ns, clock = capture_time(stamp_ns, here_ns, Clock.DRIVER)
+        captured_ns, clock = self._captured(here_ns)
         there, bgr = self._capture.retrieve()
         arrived_ns = self._now()
         if not there or bgr is None:
@@ -78,6 +81,14 @@ class V4l2Source:
     def close(self) -> None:
         """Give the camera back."""
         self._capture.release()
+
+    def _captured(self, here_ns: int) -> tuple[int, Clock]:
+        if self._impossible == MOST_IMPOSSIBLE:
+            return here_ns, Clock.ARRIVAL
+        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        captured_ns, clock = capture_time(stamp_ns, here_ns, Clock.DRIVER)
+        self._impossible += clock is Clock.ARRIVAL
+        return captured_ns, clock
 
     def _check(self, device: Device) -> None:
         """Raise `DeviceUnavailable` where OpenCV would only say that it did not open."""
