@@ -25,7 +25,8 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tools/virtual_board/cli.py tools/bench/arm_instructions.py
+	$(BIN)/mypy tools/virtual_board/cli.py
+	$(BIN)/mypy tools/bench/arm_instructions.py
 
 setup: $(VENV)/.ready
 
