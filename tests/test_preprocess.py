@@ -147,6 +147,39 @@ def test_any_size_becomes_the_input(height, width, resolution, fraction):
     assert (image == (10, 20, 30)).all()
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    resolution=st.sampled_from([32, 64, 96, 128, 160, 224]),
+    fraction=st.sampled_from([0.5, 0.875, 1.0]),
+    step=st.sampled_from([1, 2, 3, 4, 8, 16]),
+    extra=st.integers(0, 40),
+    width=st.integers(40, 700),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_leaving_out_rows_changes_no_bit(resolution, fraction, step, extra, width, seed):
+    """Resized whole and then cut, for heights of which a part may be resized alone, and others."""
+    shorter = round(resolution / fraction)
+    height = shorter + extra * shorter // step
+    assume(max(height, width) <= 100 * min(height, width))
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    scale = shorter / min(height, width)
+    size = (max(shorter, round(width * scale)), max(shorter, round(height * scale)))
+    left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
+    whole = resize(picture, size)[top : top + resolution, left : left + resolution]
+    spec = Preprocessing(resolution=resolution, crop_fraction=fraction)
+    np.testing.assert_array_equal(prepare(picture, spec)[0], whole)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (256, 300), (448, 800)])
+def test_frames_of_cameras_resized_whole_or_in_part(shape):
+    picture = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    scale = 256 / shape[0]
+    size = (round(shape[1] * scale), 256)
+    left = (size[0] - 224) // 2
+    whole = resize(picture, size)[16:240, left : left + 224]
+    np.testing.assert_array_equal(prepare(picture, Preprocessing(resolution=224))[0], whole)
+
+
 def test_the_centre_is_kept():
     picture = np.zeros((224, 600, 3), np.uint8)
     picture[:, 300:] = 255

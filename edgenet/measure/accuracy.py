@@ -52,16 +52,16 @@ def top_indices(logits: Float32Array, count: int) -> tuple[int, ...]:
 
     Equal logits keep the order of their index, so that the answer does not depend on the machine.
     """
-    # Only those that can be among them are sorted: a camera asks this thirty times a second, after
-    # a pause in which the caches were lost to others.
-    negative = -logits
-    candidates = np.arange(len(logits))
-    if count < len(logits):
-        last = np.partition(negative, count - 1)[count - 1]
-        if not np.isnan(last):
-            candidates = np.flatnonzero(negative <= last)
-    order = np.argsort(negative[candidates], kind="stable")[:count]
-    return tuple(candidates[order].tolist())
+    # In few calls, and only what can be among them is sorted: a camera asks this thirty times a
+    # second, after pauses in which the caches were lost to others.
+    least = len(logits) - count
+    if least > 0:
+        candidates = (logits >= np.partition(logits, least)[least]).nonzero()[0].tolist()
+        if len(candidates) >= count:  # fewer where some are not numbers
+            values = logits[candidates].tolist()
+            best = sorted(zip(values, candidates, strict=True), key=lambda pair: -pair[0])
+            return tuple(index for _, index in best[:count])
+    return tuple(np.argsort(-logits, kind="stable")[:count].tolist())
 
 
 def score(tops: Sequence[tuple[int, ...]], accepted: Sequence[frozenset[int]]) -> Accuracy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -71,10 +72,14 @@ def classify(
 def best_guesses(logits: Float32Array, labels: Sequence[str], *, count: int) -> tuple[Guess, ...]:
     """Return the `count` best labels of (classes,) logits, best first."""
     indices = top_indices(logits, count)
-    weights = np.exp(logits - logits[indices[0]])
-    total = weights.sum(dtype=np.float64)
+    best = float(logits[indices[0]])
+    total = float(np.exp(logits - np.float32(best)).sum(dtype=np.float64))
     return tuple(
-        Guess(index=index, label=labels[index], probability=float(weights[index] / total))
+        Guess(
+            index=index,
+            label=labels[index],
+            probability=math.exp(float(logits[index]) - best) / total,
+        )
         for index in indices
     )
 

@@ -1,8 +1,7 @@
 """The way of one frame through the network: preprocess, infer, label; each stage timed.
 
-The frame goes blue first through the one preprocessing that calibration and evaluation use, and
-the small result is swapped to RGB: every step treats the channels alike, so the bits are the same
-as the other way round, for less. It does not know where frames come from.
+The frame goes blue first through the one preprocessing that calibration and evaluation use. It does
+not know where frames come from.
 """
 
 from __future__ import annotations
@@ -10,11 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import cv2
-import numpy as np
-
 from edgenet.measure.classify import best_guesses
-from edgenet.preprocess import Preprocessing, UInt8Array, prepare
+from edgenet.preprocess import Preprocessing, UInt8Array, prepare_bgr
 from edgenet.runtimes import Session
 from edgenet.stream.frame import Frame
 from edgenet.stream.result import Result, StageTimes
@@ -46,7 +42,7 @@ class Pipeline:
         `BadImage` where the crop does not fit into it.
         """
         began = self._now()
-        image = network_input(frame.bgr if picture is None else picture, self._preprocessing)
+        image = prepare_bgr(frame.bgr if picture is None else picture, self._preprocessing)
         prepared = self._now()
         logits = self._session.run(image)["logits"][0]
         inferred = self._now()
@@ -62,12 +58,3 @@ class Pipeline:
             ),
             labelled_ns=self._now(),
         )
-
-
-def network_input(bgr: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """Return (1, R, R, 3) uint8 RGB from an upright (H, W, 3) uint8 BGR picture.
-
-    Bit for bit what `prepare` makes of the same picture in RGB. Raises `BadImage` as it does.
-    """
-    prepared = prepare(bgr, preprocessing)
-    return np.asarray(cv2.cvtColor(prepared[0], cv2.COLOR_BGR2RGB), np.uint8)[None]

@@ -9,8 +9,8 @@ from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.errors import BadImage
 from edgenet.measure.classify import classify
-from edgenet.preprocess import Preprocessing, prepare
-from edgenet.stream.pipeline import Pipeline, network_input
+from edgenet.preprocess import Preprocessing, prepare, prepare_bgr
+from edgenet.stream.pipeline import Pipeline
 from tests.stream.results import MS, HandClock, make_frame
 
 
@@ -37,7 +37,7 @@ def pictures(draw):
 def test_blue_first_gives_the_same_bits(given_):
     rgb, preprocessing = given_
     bgr = np.ascontiguousarray(rgb[:, :, ::-1])
-    found = network_input(bgr, preprocessing)
+    found = prepare_bgr(bgr, preprocessing)
     assert np.array_equal(found, prepare(rgb, preprocessing))
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
@@ -49,9 +49,7 @@ def test_a_view_of_a_frame_is_as_good_as_a_copy(width):
     part = whole[7:71, 9 : 9 + width]
     preprocessing = Preprocessing(resolution=32)
     assert not part.flags.c_contiguous
-    assert np.array_equal(
-        network_input(part, preprocessing), network_input(part.copy(), preprocessing)
-    )
+    assert np.array_equal(prepare_bgr(part, preprocessing), prepare_bgr(part.copy(), preprocessing))
 
 
 def test_the_label_of_a_frame_is_that_of_its_file(small_bundle, tmp_path):
