@@ -200,8 +200,8 @@ def camera(
         path = output or _record_path(found, shipped=bundle is None)
         check_writable(path)
         recorded = None if replay is None else _replay_of(replay)
+        # The words of the command line are checked before a camera is looked for.
         plan = Plan(
-            source=_source(source) if recorded is None else lambda: recorded,
             preprocessing=_watched(found.preprocessing, crop),
             realtime=realtime,
             threads=_threads(threads),
@@ -211,6 +211,7 @@ def camera(
             record=record,
             replay=recorded,
             truth=_live_truth(truth, found, clock_offset),
+            source=_source(source) if recorded is None else lambda: recorded,
             views=_open_views(
                 views,
                 # Programs that read our output, and replays, are not looked at unless asked.

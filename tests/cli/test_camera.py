@@ -440,6 +440,9 @@ CASES = [
     (f"camera bundle {S} --truth fashion-mnist --crop 0,0,9,9", 2, "leave out one"),
     (f"camera bundle {S} --clock-offset 3", 2, "give --truth too"),
     (f"camera bundle {S} -o bundle", 2, "is a folder"),
+    # Wrong words are told whether there is a camera or not.
+    ("camera bundle --view off --crop 1,2,3", 2, "--crop 1,2,3"),
+    ("camera bundle --view off --threads 0", 2, "--threads"),
 ]
 
 
