@@ -13,6 +13,7 @@ from typing import Literal
 
 from edgenet.bundle import LayerWork, Output
 from edgenet.graph import LOGITS
+from edgenet.measure.operators import computes
 from edgenet.runtimes import OperatorTime, OperatorTimes
 
 BETWEEN = "(between layers)"
@@ -87,7 +88,9 @@ def owner(operator: str, layers: Sequence[str], made_by: Mapping[str, str] = NO_
 
 
 def _layer(name: str, operators: Sequence[OperatorTime]) -> LayerTime:
-    main = max(operators, key=lambda time: time.duration_ns or 0.0)
+    # Of what computes: making bytes into floats is quick or slow as the moment has it.
+    computing = [time for time in operators if computes(time.operator)] or operators
+    main = max(computing, key=lambda time: time.duration_ns or 0.0)
     known_ns = [time.duration_ns for time in operators if time.duration_ns is not None]
     return LayerTime(
         layer=name,

@@ -109,12 +109,14 @@ def test_fold_keeps_the_networks_order_and_what_lies_between_last():
         operator_time("fc", 2000),
         operator_time("stem.scale", 100, kind="Mul", precision="float32"),
         operator_time("stem", 3000),
+        operator_time("stem.weight", 4000, kind="DequantizeLinear", precision="int32"),
     )
     assert [layer.layer for layer in times.layers] == ["stem", "fc", BETWEEN]
     stem = times.layers[0]
-    assert stem.duration_ms == pytest.approx(0.0031)
-    assert stem.precision == "int8"  # of what takes longest
-    assert [time.operator.kind for time in stem.operators] == ["Mul", "Conv"]
+    assert stem.duration_ms == pytest.approx(0.0071)
+    assert stem.precision == "int8"  # of what computes longest
+    kinds = [time.operator.kind for time in stem.operators]
+    assert kinds == ["Mul", "Conv", "DequantizeLinear"]
     assert times.resolution_ms == 0.001
 
 
