@@ -17,6 +17,7 @@ demo: setup system
 	$(BIN)/edgenet summary
 	$(BIN)/edgenet convert mobilenet_v1 -o bundles/mobilenet_v1 --force
 	$(BIN)/edgenet evaluate bundles/mobilenet_v1 --data photographs
+	$(BIN)/python tools/live_demo.py bundles/mobilenet_v1
 
 test: setup system system-tests $(TFLITE_VENV)/.ready check
 	$(BIN)/python -m pytest

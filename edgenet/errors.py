@@ -13,7 +13,7 @@
     ├── NotWritable              an output that cannot be written: no space, no permission
     ├── MissingExtra             an optional package is not installed
     ├── BadRecord                a stored measurement that is damaged, or of another schema
-    ├── AddressUnavailable       an address that the viewer cannot listen on
+    ├── AddressUnavailable       an address that cannot be listened on
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     ├── RuntimeRefused           a runtime could not load or run an artefact

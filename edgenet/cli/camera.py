@@ -326,8 +326,7 @@ def _open_views(stack: ExitStack, address: str | None, *, window: bool) -> list[
 
 
 def _viewer(stack: ExitStack, address: str | None) -> Viewer | None:
-    from edgenet.stream.viewer import Viewer
-    from edgenet.stream.viewer.address import DEFAULT
+    from edgenet.stream.viewer import DEFAULT, Viewer
 
     try:
         return stack.enter_context(Viewer(address or DEFAULT))

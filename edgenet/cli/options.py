@@ -33,8 +33,6 @@ PrecisionOption = Annotated[
     ),
 ]
 LARGEST_SEED = 2**32 - 1
-LARGEST_PORT = 65535
-LOOPBACK = "127.0.0.1"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -82,17 +80,3 @@ def thread_counts(values: list[str] | None) -> tuple[int, ...]:
             )
         counts.append(int(text))
     return tuple(counts)
-
-
-def address_and_port(text: str) -> tuple[str, int]:
-    """Return where to listen from "127.0.0.1:8090", "[::1]:8090", ":8090" or "8090".
-
-    Without an address it is this machine alone. Raises `UsageError` for anything else.
-    """
-    address, _, port = text.rpartition(":")
-    address = address.removeprefix("[").removesuffix("]")
-    if not port.isdecimal() or int(port) > LARGEST_PORT:
-        raise UsageError(
-            f"{text!r} is not ADDRESS:PORT, such as 127.0.0.1:8090; a port is 0 to {LARGEST_PORT}"
-        )
-    return address or LOOPBACK, int(port)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenet.cli.options import LARGEST_SEED, address_and_port
+from edgenet.cli.options import LARGEST_SEED
 from edgenet.cli.output import warn
 from edgenet.errors import UsageError
 from edgenet.wording import counted
@@ -62,7 +62,7 @@ def playlist(
     listen: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS:PORT",
+            metavar="HOST:PORT",
             help="Where to serve; port 0 is any free one. Whoever reaches it sees the pictures.",
         ),
     ] = LISTEN,
@@ -159,10 +159,14 @@ def _open(
         from edgenet.stream.outlets.screen import Screen
 
         return Screen()
+    from edgenet.stream.listening import parse_listening
+    from edgenet.stream.outlets import LISTEN_OPTION
+
+    address = parse_listening(listen, option=LISTEN_OPTION)
     if serve is Served.MJPEG:
         from edgenet.stream.outlets.mjpeg import MjpegServer
 
-        server: MjpegServer | RtspServer = MjpegServer(*address_and_port(listen), quality=quality)
+        server: MjpegServer | RtspServer = MjpegServer(address, quality=quality)
     else:
         from edgenet.stream.outlets.gstreamer import Coding, RtspServer, VideoFile
 
@@ -173,7 +177,7 @@ def _open(
         )
         if output is not None:
             return VideoFile(output, coding)
-        server = RtspServer(*address_and_port(listen), coding)
+        server = RtspServer(address, coding)
     typer.echo(server.url)
     typer.echo(
         ("" if output is None else f"{output}: ")

@@ -9,7 +9,7 @@ from edgenet.board.detect import Board
 from edgenet.measure.statistics import Summary, summarise
 from edgenet.report.table import render
 from edgenet.report.truth import truth_text
-from edgenet.stream.frame import Delivered
+from edgenet.stream.frame import Clock, Delivered
 from edgenet.stream.latency import STAGES
 from edgenet.stream.run import CameraRun
 
@@ -82,6 +82,7 @@ def _notes(run: CameraRun, board: Board) -> Iterator[str]:
     counts = run.counts
     if run.clock is not None:
         yield f"frame to label begins at: {CLOCKS[run.clock.value]}"
+        yield from _before_arrival(run)
         for clock, count in list(run.clocks.items())[1:]:
             yield f"  {count} frames had another clock ({clock.value}) and are not in it"
     rate = f"{run.labelled / run.seconds:.1f}/s" if run.seconds else "-"
@@ -108,6 +109,19 @@ def _notes(run: CameraRun, board: Board) -> Iterator[str]:
     if not run.complete:
         yield f"not complete: {run.ending} before the duration was over"
     yield from _way_notes(run)
+
+
+def _before_arrival(run: CameraRun) -> Iterator[str]:
+    """Tell what an arrival clock has not seen, where the playlist's clock has."""
+    drawn = None if run.truth is None else run.truth.draw_to_label
+    if run.clock is not Clock.ARRIVAL or drawn is None or drawn.p50 is None:
+        return
+    seen = summarise(run.samples_ns["frame_to_label"]).p50
+    if seen is not None:
+        yield (
+            f"  draw to label is {drawn.p50 - seen:.0f} ms more (p50 against p50): encoder, "
+            "network and buffers, which that clock cannot see"
+        )
 
 
 def _board_notes(run: CameraRun) -> Iterator[str]:

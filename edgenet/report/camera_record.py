@@ -12,6 +12,7 @@ from edgenet.board.detect import Board
 from edgenet.bundle import Bundle
 from edgenet.measure.profile import NO_STATE, NULL
 from edgenet.measure.statistics import summarise
+from edgenet.report.camera import CLOCKS
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
     NO_REFERENCE,
@@ -158,6 +159,7 @@ def _latency(run: CameraRun) -> dict[str, Any]:
     if run.clock is not None:
         # An age means nothing without whose clock it begins at.
         latency["frame_to_label_ms"]["clock"] = run.clock.value
+        latency["frame_to_label_ms"]["begins"] = CLOCKS[run.clock.value]
     for stage in ("draw", "encode"):
         samples = run.samples_ns.get(stage)
         if samples is not None:

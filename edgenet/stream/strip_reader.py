@@ -244,10 +244,12 @@ def _cut(bgr: UInt8Array, place: _Place, marker: Marker) -> UInt8Array:
         marker_width, marker_height = FRACTION * 3 // 4, FRACTION
     else:
         marker_width, marker_height = marker.width, marker.height
+    if marker_height == FRACTION - 1:  # all of the frame, which is one more than a marker can say
+        marker_height = FRACTION
     if place.to_pixels is None:
         height, width = bgr.shape[:2]
         across = round(marker_width * width / FRACTION)
-        down = min(height, round(marker_height * height / FRACTION))
+        down = round(marker_height * height / FRACTION)
         x, y = (width - across) // 2, (height - down) // 2
         return bgr[y : y + down, x : x + across]
     centre = np.array([COLUMNS, place.rows]) / 2

@@ -9,7 +9,6 @@ the run goes on without.
 
 from __future__ import annotations
 
-import os
 import resource
 import select
 import sys
@@ -17,6 +16,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
+from edgenet.stream.display import NO_DISPLAY, NO_WINDOWS, has_windows, is_display_named
 from edgenet.stream.frame import UInt8Array
 from edgenet.stream.looking import Looking
 from edgenet.stream.onlooker import Onlooker, Times
@@ -24,10 +24,7 @@ from edgenet.stream.result import Result
 from edgenet.stream.status import Status
 
 TITLE = "edgenet"
-NO_DISPLAY = (
-    "no window: there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-    "use --view and a browser"
-)
+INSTEAD = "use --view and a browser"
 NO_GUI, CLOSED = 3, 4
 """The child's exit codes: its OpenCV was built without windows; the user closed the window."""
 LONGEST_SIDE = 1280
@@ -41,8 +38,7 @@ class Window:
     """The run's end of it. Use it in a `with`; look at `problem` within."""
 
     def __init__(self) -> None:
-        shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        self._onlooker = Onlooker("edgenet.stream.window", {}) if shown else None
+        self._onlooker = Onlooker("edgenet.stream.window", {}) if is_display_named() else None
 
     def __enter__(self) -> Window:
         if self._onlooker is not None:
@@ -61,14 +57,11 @@ class Window:
     def problem(self) -> str | None:
         """Return why there is no window, in one line; None where there is one, or was."""
         if self._onlooker is None:
-            return NO_DISPLAY
+            return f"no window: {NO_DISPLAY}; {INSTEAD}"
         if self._onlooker.fault is None or self.closed_by_user:
             return None
         if self._onlooker.exit_code == NO_GUI:
-            return (
-                "no window: this OpenCV was built without any; install edgenet[desktop] in place "
-                "of edgenet[board], or use --view and a browser"
-            )
+            return f"no window: {NO_WINDOWS}; or {INSTEAD}"
         return f"no window: {' '.join(self._onlooker.fault.split())}"
 
     @property
@@ -106,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
 
     import cv2
 
-    if not _has_windows(cv2.getBuildInformation()):
+    if not has_windows():
         sys.exit(NO_GUI)
     cv2.setNumThreads(1)
     cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
@@ -139,15 +132,6 @@ def main(arguments: Sequence[str]) -> None:
         key = cv2.waitKey(1) & 0xFF
         if key in (ord("q"), ESCAPE) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
             sys.exit(CLOSED)
-
-
-def _has_windows(build_information: str) -> bool:
-    """Tell whether OpenCV's build information names a toolkit of windows."""
-    for line in build_information.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "GUI":
-            return value.strip() not in ("", "NONE")
-    return False
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 from edgenet.cli import run
 from edgenet.report.reading import read_document
 from tests.cli.test_profile import nulls_without_a_reason
-from tests.measure.test_launch import children
+from tests.processes import children_of
 
 SYNTHETIC = "synthetic://?fps=60"
 NOT_ASKED_FOR = ("crop", "variant")
@@ -185,7 +185,7 @@ def test_a_signal_is_a_good_end(small_bundle, tmp_path, sent):
     wait_for_frames(child)
     while not ready.exists():
         time.sleep(0.02)
-    family = children(child.pid)
+    family = children_of(child.pid)
     assert family
     child.send_signal(sent)
     started = time.monotonic()
@@ -214,7 +214,7 @@ def test_a_second_ctrl_c_ends_at_once(small_bundle, tmp_path):
     wait_for_frames(child)
     while not ready.exists():
         time.sleep(0.02)
-    family = children(child.pid)
+    family = children_of(child.pid)
     child.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert child.poll() is None
@@ -292,7 +292,7 @@ def test_a_page_shows_the_run_and_ends_with_it(small_bundle, tmp_path):
     while "edgenet_" not in (metrics := page(f"{url}metrics")) or 'stage="infer"' not in metrics:
         assert time.monotonic() < until, metrics
         time.sleep(0.2)
-    family = children(child.pid)
+    family = children_of(child.pid)
     child.send_signal(signal.SIGTERM)
     code, out, err = finish(child)
     assert code == 0, err

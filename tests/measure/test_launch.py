@@ -15,6 +15,7 @@ from edgenet.bundle import Precision
 from edgenet.errors import RuntimeRefused
 from edgenet.measure.launch import Launch
 from edgenet.measure.timing import Rules
+from tests.processes import children_of
 
 BRIEF = Rules(runs=5, seconds=0.1, warm_up_runs=5, warm_up_seconds=0.1, give_up_seconds=2.0)
 
@@ -42,20 +43,8 @@ def working(small_bundle, images):
 
 
 def child_of(launch):
-    (pid,) = children(os.getpid())
+    (pid,) = children_of(os.getpid())
     return pid
-
-
-def children(parent):
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, _, rest = status.read_text().partition(" (")
-        except OSError:
-            continue  # it ended meanwhile
-        if int(rest.rpartition(") ")[2].split()[1]) == parent:
-            found.append(int(pid))
-    return found
 
 
 def test_one_launch_from_load_to_layers(small_bundle, images):
@@ -196,7 +185,7 @@ def test_no_orphan_when_the_parent_is_killed(small_bundle, images):
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout.readline() == "ready\n"
-    (pid,) = children(parent.pid)
+    (pid,) = children_of(parent.pid)
     assert alive(pid)
     parent.kill()
     parent.wait()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgenet.data.photographs import calibration_set
+from edgenet.data.photographs import calibration_set, labelled
 from edgenet.errors import UsageError
 from edgenet.preprocess import Preprocessing, prepare, resize
 from edgenet.stream.marker import (
@@ -108,6 +108,36 @@ def test_drawn_and_read(size, pictures):
         assert np.shares_memory(reading.picture, frame)
         # The whole picture and nothing else.
         assert np.array_equal(reading.picture, resize(picture, (width, height))[:, :, ::-1])
+
+
+@pytest.mark.parametrize("size", [(3840, 2160), (4096, 4096)])
+def test_no_row_of_a_large_frame_is_lost(size):
+    layout = Layout(width=size[0], height=size[1])
+    picture = np.random.default_rng(0).integers(0, 256, (1440, 960, 3), np.uint8)
+    frame, _ = drawn(layout, picture)
+    width, height = layout.fit(960, 1440)
+    assert height == size[1]
+    shown = resize(picture, (width, height))[:, :, ::-1]
+    assert np.array_equal(StripReader().read(frame).picture, shown)
+
+
+def test_a_picture_shown_at_its_own_size_reaches_the_network_bit_for_bit():
+    """So nothing but its resize, and what codec or camera do, is in the camera's loss."""
+    dataset = labelled()
+    for sample in dataset.samples:
+        picture = sample.read()
+        assert Layout(width=400, height=256).fit(256, 256) == picture.shape[:2] == (256, 256)
+        frame, _ = drawn(Layout(width=400, height=256), picture)
+        assert np.array_equal(network_input(frame), prepare(picture, PREPROCESSING))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_network_sees_the_picture_as_shown_and_none_of_the_grey(size, pictures):
+    layout = Layout(width=size[0], height=size[1])
+    for picture in pictures:
+        frame, _ = drawn(layout, picture)
+        shown = resize(picture, layout.fit(picture.shape[1], picture.shape[0]))
+        assert np.array_equal(network_input(frame), prepare(shown, PREPROCESSING))
 
 
 @settings(max_examples=30, deadline=None)

@@ -21,7 +21,7 @@ def commands(page: Path) -> list[str]:
 
 
 def demo() -> list[str]:
-    """Return the commands of ours that `make demo` runs."""
+    """Return the commands that `make demo` runs."""
     recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return [line.strip().removeprefix("$(BIN)/") for line in recipe[1].splitlines()]
 
@@ -30,7 +30,8 @@ def demo() -> list[str]:
     "page", [page for page in PAGES if commands(page)], ids=lambda page: page.name
 )
 def test_commands_run(page, tmp_path):
-    (tmp_path / "calibration").symlink_to(ROOT / "calibration")
+    for folder in ("calibration", "tools"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in [*(demo() if page.name == "README.md" else ()), *commands(page)]:
         done = subprocess.run(

@@ -18,8 +18,9 @@ from typing import Any
 from edgenet.bundle import writing
 from edgenet.errors import DeviceUnavailable, NotWritable, UsageError
 from edgenet.preprocess import UInt8Array
+from edgenet.stream.listening import Address, listen
 from edgenet.stream.marker import Layout
-from edgenet.stream.outlets import cannot_listen, in_url
+from edgenet.stream.outlets import LISTEN_OPTION
 
 CHILD = Path(__file__).with_name("gstreamer_child.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -28,8 +29,6 @@ PACKAGES = (
     "gstreamer1.0-plugins-ugly"
 )
 MOUNT = "/playlist"
-CANNOT_LISTEN = "cannot listen"
-"""The child's last words where the address or the port is the reason."""
 PATIENCE_S = 10.0
 """For a child that has been told to end."""
 LAST_WORDS = 300
@@ -51,19 +50,17 @@ class RtspServer:
 
     live = True
 
-    def __init__(self, address: str, port: int, coding: Coding) -> None:
-        """Listen; port 0 is any free one."""
-        self._child = _Child(coding, address=address, port=port, mount=MOUNT)
+    def __init__(self, address: Address, coding: Coding) -> None:
+        """Listen; raises `AddressUnavailable` where that cannot be."""
+        # The child could not say why it cannot.
+        listen(address, option=LISTEN_OPTION).close()
+        self._child = _Child(coding, address=address.host, port=address.port, mount=MOUNT)
         try:
-            bound = self._child.ready()
+            bound = Address(host=address.host, port=int(self._child.ready()))
         except BaseException:
-            refused = self._child.cannot_listen
             self._child.close()
-            if refused:
-                why = "in use, or no address of this machine"
-                raise cannot_listen(address, port, why) from None
             raise
-        self.url = f"rtsp://{in_url(address)}:{bound}{MOUNT}"
+        self.url = f"rtsp://{bound.text}{MOUNT}"
 
     def __enter__(self) -> RtspServer:
         return self
@@ -183,11 +180,6 @@ class _Child:
             raise self._died() from None
         if self._process.wait() != 0:
             raise NotWritable(f"{path}: cannot be written ({self._last_words()})")
-
-    @property
-    def cannot_listen(self) -> bool:
-        """Tell whether it has ended because of its address or port."""
-        return self._last_words() == CANNOT_LISTEN
 
     def close(self) -> None:
         """End it; may be called twice."""

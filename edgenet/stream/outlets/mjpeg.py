@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +16,8 @@ import cv2
 
 from edgenet import interruption
 from edgenet.preprocess import UInt8Array
-from edgenet.stream.outlets import cannot_listen, in_url
+from edgenet.stream.listening import Address, listen
+from edgenet.stream.outlets import LISTEN_OPTION
 
 PATH = "/stream.mjpg"
 BOUNDARY = "edgenet"
@@ -34,8 +34,8 @@ class MjpegServer:
 
     live = True
 
-    def __init__(self, address: str, port: int, *, quality: int) -> None:
-        """Listen; port 0 is any free one. Raises `DeviceUnavailable` where that cannot be."""
+    def __init__(self, address: Address, *, quality: int) -> None:
+        """Listen; raises `AddressUnavailable` where that cannot be."""
         self._quality = quality
         self._newest = _Newest()
         newest = self._newest
@@ -43,12 +43,9 @@ class MjpegServer:
         class Handler(_Handler):
             frames = newest
 
-        try:
-            self._server = _Server((address, port), Handler)
-        except OSError as error:
-            raise cannot_listen(address, port, error.strerror or str(error)) from None
-        host, bound = self._server.server_address[:2]
-        self.url = f"http://{in_url(str(host))}:{bound}{PATH}"
+        self._server = _Server(listen(address, option=LISTEN_OPTION), Handler)
+        bound = Address(host=address.host, port=self._server.server_address[1])
+        self.url = f"http://{bound.text}{PATH}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="edgenet mjpeg", daemon=True
         )
@@ -111,14 +108,11 @@ class _Newest:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, handler)
-
-    def server_bind(self) -> None:
-        """Bind without asking a name server who we are, as the base class does."""
-        TCPServer.server_bind(self)
+    def __init__(self, listener: socket.socket, handler: type[_Handler]) -> None:
+        """Take a socket that listens: the base class asks a name server who we are."""
+        super().__init__(listener.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that went away."""

@@ -15,18 +15,14 @@ from importlib.util import find_spec
 from types import TracebackType
 
 from edgenet.errors import AddressUnavailable, MissingExtra, UsageError
+from edgenet.stream.listening import LOOPBACK, Address, listen, parse_listening
 from edgenet.stream.onlooker import Onlooker, Times
 from edgenet.stream.result import Result
 from edgenet.stream.status import Status
-from edgenet.stream.viewer.address import (
-    DEFAULT,
-    Address,
-    listen,
-    names_of_this_machine,
-    parse_address,
-    reachable_hosts,
-)
+from edgenet.stream.viewer.reach import names_of_this_machine, reachable_hosts
 
+OPTION = "--view"
+DEFAULT = f"{LOOPBACK}:8080"
 PACKAGES = ("starlette", "uvicorn", "prometheus_client", "segno")
 """What the extra `viewer` brings; the child imports them."""
 MOST_CLIENTS = 8
@@ -44,7 +40,7 @@ class Viewer:
         Raises `UsageError` for what is no address, `AddressUnavailable` for one that is in use,
         `MissingExtra` where the packages of the extra are not installed.
         """
-        asked = parse_address(address)
+        asked = parse_listening(address, option=OPTION)
         if token is not None and len(token) < SHORTEST_TOKEN:
             raise UsageError(f"a token has {SHORTEST_TOKEN} characters or more, not {len(token)}")
         if token is None and not asked.is_loopback:
@@ -52,7 +48,7 @@ class Viewer:
         for package in PACKAGES:
             if find_spec(package) is None:
                 raise MissingExtra(package, "viewer")
-        with listen(asked) as listener:
+        with listen(asked, option=OPTION) as listener:
             self._address = Address(host=asked.host, port=listener.getsockname()[1])
             self._token = token
             self._onlooker = Onlooker(

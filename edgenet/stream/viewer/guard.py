@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgenet.stream.viewer.address import Address
+from edgenet.stream.listening import Address
 
 HEADERS = {
     "Cache-Control": "no-store",

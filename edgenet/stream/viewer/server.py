@@ -26,8 +26,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from edgenet.stream.listening import Address
 from edgenet.stream.looking import Looking
-from edgenet.stream.viewer.address import Address
 from edgenet.stream.viewer.clients import Clients
 from edgenet.stream.viewer.feed import Feed, Picture
 from edgenet.stream.viewer.guard import Guard

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from edgenet.data.photographs import calibration_set
-from edgenet.errors import DeviceUnavailable, NotWritable, UsageError
+from edgenet.errors import AddressUnavailable, DeviceUnavailable, NotWritable, UsageError
+from edgenet.stream.listening import Address
 from edgenet.stream.marker import Canvas, Layout, Marker
 from edgenet.stream.outlets.gstreamer import CHILD, SYSTEM_PYTHON, Coding, RtspServer, VideoFile
 from edgenet.stream.strip_reader import StripReader
+from tests.processes import children_of
 
 LAYOUT = Layout(width=640, height=480)
+ANY_PORT = Address(host="127.0.0.1", port=0)
 
 
 def coding(bitrate_kbit=2000, layout=LAYOUT):
@@ -152,7 +155,7 @@ def test_without_the_bindings_it_says_which_packages():
 
 
 def test_rtsp_to_opencv():
-    with RtspServer("127.0.0.1", 0, coding()) as server:
+    with RtspServer(ANY_PORT, coding()) as server:
         capture = None
         reader, ids = StripReader(), []
         pid = os.fork()
@@ -178,13 +181,13 @@ def test_rtsp_to_opencv():
 def test_a_port_in_use_is_one_clear_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(DeviceUnavailable, match=rf"127\.0\.0\.1:{port}"):
-            RtspServer("127.0.0.1", port, coding())
+        with pytest.raises(AddressUnavailable, match=rf"port {port} on 127.* in use .*--listen"):
+            RtspServer(Address(host="127.0.0.1", port=port), coding())
 
 
 def test_an_encoder_that_is_killed_is_one_clear_error():
-    with RtspServer("127.0.0.1", 0, coding()) as server:
-        (pid,) = children_of(os.getpid())
+    with RtspServer(ANY_PORT, coding()) as server:
+        (pid,) = children_of(os.getpid(), named="python3")
         os.kill(pid, signal.SIGKILL)
         while Path(f"/proc/{pid}/fd").exists() and list(Path(f"/proc/{pid}/fd").iterdir()):
             time.sleep(0.01)
@@ -192,32 +195,21 @@ def test_an_encoder_that_is_killed_is_one_clear_error():
             server.show(np.zeros((480, 640, 3), np.uint8))
 
 
-def children_of(parent):
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, _, rest = status.read_text().partition(" (")
-        except OSError:
-            continue  # it ended meanwhile
-        if int(rest.rpartition(") ")[2].split()[1]) == parent and "python3" in rest:
-            found.append(int(pid))
-    return found
-
-
 def test_no_orphan_when_the_parent_is_killed():
     code = (
         "import time\n"
+        "from edgenet.stream.listening import Address\n"
         "from edgenet.stream.marker import Layout\n"
         "from edgenet.stream.outlets.gstreamer import Coding, RtspServer\n"
         "layout = Layout(width=640, height=480)\n"
         "coding = Coding(layout=layout, frames_per_second=30, bitrate_kbit=500)\n"
-        "server = RtspServer('127.0.0.1', 0, coding)\n"
+        "server = RtspServer(Address(host='127.0.0.1', port=0), coding)\n"
         "print(server.url, flush=True)\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     port = urlsplit(parent.stdout.readline().strip()).port
-    (pid,) = children_of(parent.pid)
+    (pid,) = children_of(parent.pid, named="python3")
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -5,7 +5,6 @@ What no stand-in can show: that the real ones do what they document. Not verifie
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from edgenet.stream.frame import Clock
 from edgenet.stream.reader import FaultKind, Reader
 from edgenet.stream.sources import Stalled, open_source
 from edgenet.stream.stamp import read_stamp
+from tests.processes import children_of
 
 
 @pytest.fixture
@@ -23,11 +23,6 @@ def programs(tmp_path, monkeypatch):
     """An empty folder that is all of PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
-
-
-def children():
-    pid = os.getpid()
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def check(uri, *, clock):
@@ -55,14 +50,14 @@ def test_raw_pictures_of_a_child(programs, name):
     frame = check("csi://0?size=320x240&fps=25", clock=Clock.ARRIVAL)
     assert frame.decode_ns > 0
     assert frame.captured_ns > read_stamp(frame.bgr)
-    assert children() == []
+    assert children_of(os.getpid()) == []
 
 
 def test_gstreamer(programs):
     put_program(programs, "gst-inspect-1.0", GST_INSPECT)
     put_program(programs, "gst-launch-1.0", GST_LAUNCH)
     check("csi://0?size=320x240&fps=25", clock=Clock.ARRIVAL)
-    assert children() == []
+    assert children_of(os.getpid()) == []
 
 
 def test_gstreamer_without_the_element(programs):
@@ -88,7 +83,7 @@ def test_the_programs_last_words(programs):
     said = r"rpicam-vid ended: ERROR: .* no cameras available"
     with pytest.raises(DeviceUnavailable, match=said), Reader("csi://1"):
         pass
-    assert children() == []
+    assert children_of(os.getpid()) == []
 
 
 def test_a_child_that_stalls_is_ended_and_started_again(programs):
@@ -98,7 +93,7 @@ def test_a_child_that_stalls_is_ended_and_started_again(programs):
         while reader.counts.reconnects == 0 and time.monotonic() < end:
             reader.take(0.1)
     assert [fault.kind for fault in reader.faults] == [FaultKind.STALL, FaultKind.RECONNECTED]
-    assert children() == []
+    assert children_of(os.getpid()) == []
 
 
 def test_a_child_that_dies_is_started_again(programs):
@@ -109,7 +104,7 @@ def test_a_child_that_dies_is_started_again(programs):
             reader.take(0.1)
     assert "rpicam-vid ended: camera gone" in reader.faults[0].message
     assert reader.faults[1].kind is FaultKind.RECONNECTED
-    assert children() == []
+    assert children_of(os.getpid()) == []
 
 
 @pytest.fixture
