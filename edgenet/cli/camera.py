@@ -174,7 +174,7 @@ def camera(
         _list_cameras(as_json=as_json)
         return
     with interruption.ends_well() as stopped, ExitStack() as views:
-        _refuse_what_does_not_fit(source, replay, events, as_json=as_json)
+        _refuse_what_does_not_fit(source, replay, events, view, as_json=as_json)
         if truth is not None and crop is not None:
             raise UsageError("--truth and --crop: the labels are of whole pictures; leave out one")
         if clock_offset is not None and truth is None:
@@ -235,8 +235,17 @@ def camera(
 
 
 def _refuse_what_does_not_fit(
-    source: str | None, replay: Path | None, events: str | None, *, as_json: bool
+    source: str | None,
+    replay: Path | None,
+    events: str | None,
+    view: str | None,
+    *,
+    as_json: bool,
 ) -> None:
+    from edgenet.stream.listening import parse_listening
+
+    if view is not None and view != OFF:
+        parse_listening(view, option="--view")
     if as_json and events == STDOUT:
         raise UsageError("--json and --events - both want stdout: give --events a file")
     if replay is not None and source is not None:

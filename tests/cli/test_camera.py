@@ -443,6 +443,7 @@ CASES = [
     # Wrong words are told whether there is a camera or not.
     ("camera bundle --view off --crop 1,2,3", 2, "--crop 1,2,3"),
     ("camera bundle --view off --threads 0", 2, "--threads"),
+    ("camera bundle --view 127.0.0.1:70000", 2, "a port is 0 to"),
 ]
 
 
