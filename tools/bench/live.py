@@ -9,7 +9,8 @@
 - delay: `edgenet camera --truth` on a playlist, by turns directly and through a proxy that holds
   back what the server sends. Draw to label must rise by the delay, within 20 ms; the inference must
   stay as it is; the record must say that frame to label, which begins at the arrival, tells nothing
-  of it, and that figure must not move. Student's t intervals over the pairs' medians.
+  of it, and that figure must not move. Student's t intervals over pairs of runs. The last two are
+  judged by the quickest tenth of a run: where other work keeps the cores busy, medians tell of it.
 
 The exit code is 1 when a target is missed.
 """
@@ -24,13 +25,15 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 from urllib.parse import urlsplit, urlunsplit
 
 import cv2
+import numpy as np
 
 from edgenet import runtimes
 from edgenet.board.detect import detect
@@ -229,13 +232,13 @@ def camera_record(bundle: Path, url: str, seconds: float) -> dict:
         )
     if done.returncode:
         raise SystemExit(done.stderr)
-    (record,) = json.loads(done.stdout)["records"]
+    record: dict = json.loads(done.stdout)["records"][0]
     return record
 
 
 def delay(bundle: Path, options: argparse.Namespace) -> bool:
     """Print what a delayed stream shows; return whether every target is met."""
-    records: dict[str, list[dict]] = {"directly": [], "delayed": []}
+    records: Records = {"directly": [], "delayed": []}
     with (
         playlist("--serve", options.serve, "--loop", "--seconds", "0.4") as url,
         delayed(url, options.ms) as late,
@@ -251,50 +254,64 @@ def delay(bundle: Path, options: argparse.Namespace) -> bool:
         for side in records.values()
         for record in side
     }
-    rows, met = [], True
-    for name, wanted, tolerance in (
-        ("draw to label", options.ms, DELAY_TARGET_MS),
-        ("frame to label", 0.0, UNMOVED_MS),
-    ):
-        sides = [[_p50(record, name) for record in side] for side in records.values()]
-        rises = [after - before for before, after in zip(*sides, strict=True)]
-        half = student_t(len(rises) - 1) * stdev(rises) / math.sqrt(len(rises))
-        low, high = mean(rises) - half, mean(rises) + half
-        good = wanted - tolerance <= low and high <= wanted + tolerance
-        met = met and good
-        rows.append(
-            (
-                f"{name}, ms",
-                *(f"{median(side):.2f}" for side in sides),
-                f"{mean(rises):+.2f} ({low:+.2f} to {high:+.2f})",
-                f"{wanted:+g} +- {tolerance:g}: {'met' if good else 'MISSED'}",
-            )
-        )
-    sides = [[_p50(record, "inference") for record in side] for side in records.values()]
-    ratio = paired_ratio([after / before for before, after in zip(*sides, strict=True)])
-    good = ratio.low >= 1 - UNMOVED_INFERENCE and ratio.high <= 1 + UNMOVED_INFERENCE
-    rows.append(
-        (
-            "inference, ms",
-            *(f"{median(side):.2f}" for side in sides),
-            f"x {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
-            f"x 1 +- {UNMOVED_INFERENCE:g}: {'met' if good else 'MISSED'}",
-        )
-    )
+    rows = [
+        _rise("draw to label p50, ms", records, _drawn_p50, (options.ms, DELAY_TARGET_MS)),
+        _rise("frame to label p50, ms", records, partial(_stage, "frame_to_label", 50)),
+        _rise("  quickest tenth", records, partial(_stage, "frame_to_label", 10), (0, UNMOVED_MS)),
+        _rise("inference p50, ms", records, partial(_stage, "inference", 50)),
+        _ratio("  quickest tenth", records, partial(_stage, "inference", 10)),
+    ]
     print(
-        f"{options.serve}, {options.pairs} pairs of {options.seconds:g} s, p50 of each run; "
+        f"{options.serve}, {options.pairs} pairs of runs of {options.seconds:g} s; "
         f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
     head = ("", "directly", f"delayed by {options.ms:g} ms", "rise (95 %)", "target")
     print(render(head, rows))
     print(f"the record says of frame to label: begins at {begins}")
-    return met and good and "not known" in begins
+    return not any("MISSED" in row[-1] for row in rows) and "not known" in begins
 
 
-def _p50(record: dict, name: str) -> float:
-    if name == "draw to label":
-        return float(record["truth"]["draw_to_label_ms"]["p50"])
-    return float(record["latency"][f"{name.replace(' ', '_')}_ms"]["p50"])
+Records = dict[str, list[dict]]
+Figure = Callable[[dict], float]
+"""Of one run's record."""
+
+
+def _rise(
+    name: str, records: Records, figure: Figure, target: tuple[float, float] | None = None
+) -> tuple[str, ...]:
+    """Return the row of a figure, and of its rise over the pairs; the target is value and slack."""
+    sides = [[figure(record) for record in side] for side in records.values()]
+    rises = [after - before for before, after in zip(*sides, strict=True)]
+    half = student_t(len(rises) - 1) * stdev(rises) / math.sqrt(len(rises))
+    low, high = mean(rises) - half, mean(rises) + half
+    judged = ""
+    if target is not None:
+        wanted, slack = target
+        good = wanted - slack <= low and high <= wanted + slack
+        judged = f"{wanted:+g} +- {slack:g}: {'met' if good else 'MISSED'}"
+    medians = (f"{median(side):.2f}" for side in sides)
+    return name, *medians, f"{mean(rises):+.2f} ({low:+.2f} to {high:+.2f})", judged
+
+
+def _ratio(name: str, records: Records, figure: Figure) -> tuple[str, ...]:
+    """Return the row of a figure that must stay, and of its ratio over the pairs."""
+    sides = [[figure(record) for record in side] for side in records.values()]
+    found = paired_ratio([after / before for before, after in zip(*sides, strict=True)])
+    good = found.low >= 1 - UNMOVED_INFERENCE and found.high <= 1 + UNMOVED_INFERENCE
+    return (
+        name,
+        *(f"{median(side):.2f}" for side in sides),
+        f"x {found.value:.3f} ({found.low:.3f} to {found.high:.3f})",
+        f"x 1 +- {UNMOVED_INFERENCE:g}: {'met' if good else 'MISSED'}",
+    )
+
+
+def _drawn_p50(record: dict) -> float:
+    return float(record["truth"]["draw_to_label_ms"]["p50"])
+
+
+def _stage(stage: str, percent: float, record: dict) -> float:
+    return float(np.percentile(record["samples_ns"][stage], percent)) / 1e6
 
 
 def main() -> int:
