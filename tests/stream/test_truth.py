@@ -87,6 +87,7 @@ def said(logits, labels, *, labelled_ns=NOW_NS):
             arrived_ns=labelled_ns,
             decode_ns=None,
         ),
+        image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=logits,
         guesses=tuple(
             Guess(index=index, label=labels[index], probability=0.5)

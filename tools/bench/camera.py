@@ -35,6 +35,7 @@ from edgenet.board.machine import Machine
 from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
 from edgenet.errors import EdgenetError
 from edgenet.report.table import render
+from edgenet.stream.drift import Measure
 from edgenet.stream.loading import Loaded
 from edgenet.stream.reader import Fault, Opened
 from edgenet.stream.result import Result
@@ -65,6 +66,9 @@ class Kept:
     def failed(self, fault: Fault) -> None:
         """Tell it: there should be none."""
         print(fault.message, file=sys.stderr)
+
+    def alarmed(self, measure: Measure) -> None:
+        """Nothing to do: a synthetic picture is like no photograph."""
 
     def went_on(self, live: LiveRun, result: Result | None, running: Running | None) -> None:  # noqa: ARG002
         """Keep the times."""
