@@ -1,9 +1,9 @@
 """Drift: whether a stream still looks like what the network was calibrated on.
 
 A camera shows one scene for hours, and any one scene is narrower than a calibration set. So the
-mean over the newest frames is held against single calibration pictures: it is an alarm when nine
-tenths of these lie on one side of it and none of the usual ones beyond. That finds a dark lens, a
-blurred one, a network that has become unsure; it does not find one class in place of another.
+mean over the newest frames is held against single calibration pictures: it is an alarm when it lies
+outside of the central 98 % of these. That finds a dark lens, a blurred one, a network that
+has become unsure, and pictures of another kind.
 Needs numpy and OpenCV.
 """
 
@@ -17,13 +17,18 @@ import numpy as np
 
 from edgenet.preprocess import UInt8Array
 from edgenet.runtimes import Float32Array
+from edgenet.wording import counted
 
-CENTRAL = (5, 95)
-"""Percentiles of single calibration pictures that are still usual."""
+CENTRAL = (1, 99)
+"""Percentiles of single calibration pictures that are still usual. With the ImageNet network and
+edgenet's photographs one calibration picture of eleven alone would give an alarm, and any of them
+would that is blurred by two pixels or has a quarter of its light."""
 FEWEST = 30
 """Frames, or calibration pictures, below which nothing is said."""
 EACH_CLASS = 5
 """Pictures that a class must have on average before a histogram of classes says anything."""
+ROUNDING = 1e-9
+"""The mean of equal values is not always the value."""
 MOST_CHANGED = 0.5
 """Of the histograms' distance: half of all frames would have to be of other classes. Chance alone
 makes a quarter of it, at `EACH_CLASS` pictures of each class on either side."""
@@ -67,7 +72,8 @@ class Measure:
         """Tell whether it is out of the usual."""
         if self.value is None or self.usual is None:
             return False
-        return not self.usual[0] <= self.value <= self.usual[1]
+        slack = ROUNDING * max(map(abs, self.usual))
+        return not self.usual[0] - slack <= self.value <= self.usual[1] + slack
 
 
 def look_at(image: UInt8Array, logits: Float32Array) -> Look:
@@ -97,7 +103,7 @@ def drift(
     classes give no alarm.
     """
     if missing is None and len(calibration) < FEWEST:
-        missing = f"{len(calibration)} calibration pictures are fewer than {FEWEST}"
+        missing = f"{counted(len(calibration), 'calibration picture')} known, it takes {FEWEST}"
     found = []
     for name in (CONFIDENCE, BRIGHTNESS, SHARPNESS):
         reason = UNTRAINED if name == CONFIDENCE and not trained else missing
@@ -149,4 +155,4 @@ def _of_classes(
 
 
 def _too_few(there: int, wanted: int) -> str | None:
-    return f"{there} frames are fewer than {wanted}" if there < wanted else None
+    return f"{counted(there, 'frame')} so far, it takes {wanted}" if there < wanted else None

@@ -30,6 +30,8 @@ NULL = "null"
 READY_S = 120.0
 """How long looking at the calibration set may take: a board is slow, and so is its card."""
 LOOK_S = 0.25
+AWAKE_NS = 20_000
+"""Of processor time: less is a look at the socket."""
 LAST_ANSWER_S = 2.0
 """For how long the last answer is waited for, when no frame comes any more."""
 JITTER = 1.5
@@ -113,7 +115,7 @@ class Shadow:
         self._raised: list[str] = []
         self._told = 0
         self._sent_ns: int | None = None
-        self._ended_ns = self._next_ns = 0
+        self._ended_ns = self._next_ns = self._worked_ns = self._cpu_ns = 0
         self._sent = self._passed_over = 0
         self._infer_ns: int | None = None
         self._hello: Mapping[str, Any] = {}
@@ -155,9 +157,17 @@ class Shadow:
         return self._child.pid
 
     def worked_since(self, since_ns: int) -> bool:
-        """Tell whether it has worked at any time since; costs a microsecond or two."""
+        """Tell whether it has had any of the processors since; costs a few microseconds.
+
+        Having something to do is not enough: on a busy board it waits for long.
+        """
         self._hear()
-        return self._sent_ns is not None or self._ended_ns >= since_ns
+        if self._sent_ns is None and self._ended_ns < since_ns:
+            return False
+        cpu_ns = self._child.cpu_ns
+        if cpu_ns is None or cpu_ns - self._cpu_ns > AWAKE_NS:
+            self._cpu_ns, self._worked_ns = cpu_ns or 0, time.monotonic_ns()
+        return self._worked_ns >= since_ns
 
     def offer(self, result: Result, accepted: Collection[int] | None = None) -> None:
         """Hand a labelled frame over if it is time and nothing is in work; never waits.
@@ -179,6 +189,7 @@ class Shadow:
             self._passed_over += 1
             return
         self._sent_ns = time.monotonic_ns()
+        self._cpu_ns = self._child.cpu_ns or 0
         self._sent += 1
 
     @property
