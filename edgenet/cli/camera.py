@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgenet.bundle import Bundle
     from edgenet.preprocess import Preprocessing
     from edgenet.stream.delivery import Sink
+    from edgenet.stream.drift import Measure
     from edgenet.stream.loading import Loaded
     from edgenet.stream.onlookers import View
     from edgenet.stream.reader import Fault, Opened
@@ -48,6 +49,7 @@ Examples:
   edgenet camera --source synthetic:// --duration 10 --json
   edgenet camera --view 0.0.0.0:8080
   edgenet camera mobilenet --source http://127.0.0.1:8090/ --truth photographs
+  edgenet camera mobilenet --source rtsp://camera/stream --shadow
   edgenet camera --record run.tar --duration 60
   edgenet camera mobilenet --replay run.tar --precision float32
 """
@@ -142,6 +144,14 @@ def camera(
             metavar="MS", help="What the clock of the playlist's machine shows more than this one."
         ),
     ] = None,
+    shadow: Annotated[
+        bool,
+        typer.Option(
+            "--shadow",
+            help="Hold a frame a second against the bundle's float artefact, on the side: "
+            "agreement, and alarms when the stream drifts from the calibration set.",
+        ),
+    ] = False,
     view: Annotated[
         str | None,
         typer.Option(
@@ -189,12 +199,15 @@ def camera(
         from edgenet.report.record import check_writable, save_document
         from edgenet.stream.events import parse_smoothing
         from edgenet.stream.loading import in_order
+        from edgenet.stream.shadow import Sampling, require_reference
         from edgenet.stream.watch import Plan, watch
 
         command = _shown_command(sys.argv[1:])
         asked = runtime_names(runtime)
         found = load_bundle(bundle or _shipped())
         found.require_classifier("camera")
+        if shadow:
+            require_reference(found)
         board = detect(Machine(), None if target is None else load_target(target))
         artifacts = in_order(runnable(found, asked, precisions(precision)), board.target)
         path = output or _record_path(found, shipped=bundle is None)
@@ -211,6 +224,7 @@ def camera(
             record=record,
             replay=recorded,
             truth=_live_truth(truth, found, clock_offset),
+            shadow=Sampling() if shadow else None,
             source=_source(source) if recorded is None else lambda: recorded,
             views=_open_views(
                 views,
@@ -449,6 +463,12 @@ class _Told:
     def failed(self, fault: Fault) -> None:
         """Tell a fault when it happens."""
         self._say(f"{fault.kind.value}: {fault.message}")
+
+    def alarmed(self, measure: Measure) -> None:
+        """Tell that the stream has drifted, when it is first seen."""
+        from edgenet.report.shadow import alarm_words
+
+        self._say(f"alarm: {alarm_words(measure, self._bundle.labels)}")
 
     def _say(self, text: str) -> None:
         if self._shown_at:

@@ -59,6 +59,7 @@ OF_LOAD: dict[str, Condition] = {
     "source size": _of_camera(lambda camera: "{} x {}".format(*camera.size)),
     "source format": _of_camera(lambda camera: camera.format),
     "recorded meanwhile": _of_camera(lambda camera: _one_of("yes", "no", camera.recorded)),
+    "float reference on the side": _of_camera(lambda camera: _one_of("yes", "no", camera.shadowed)),
 }
 """Of whatever was timed while frames came, or in place of it."""
 OF_FRAME_TO_LABEL: dict[str, Condition] = {

@@ -170,9 +170,7 @@ def open_reference(
 
     None for both where no float artefact can run. What is opened here is closed by `stack`.
     """
-    for artifact in sorted(bundle.artifacts, key=_reference_rank):
-        if artifact.precision not in FLOAT_FIRST:
-            continue
+    for artifact in references(bundle):
         if artifact in sessions:
             return artifact, sessions[artifact]
         try:
@@ -181,6 +179,12 @@ def open_reference(
             continue
         return artifact, stack.enter_context(closing(session))
     return None, None
+
+
+def references(bundle: Bundle) -> tuple[Artifact, ...]:
+    """Return the float artefacts that can be the reference, the best first."""
+    found = [artifact for artifact in bundle.artifacts if artifact.precision in FLOAT_FIRST]
+    return tuple(sorted(found, key=_reference_rank))
 
 
 def _reference_rank(artifact: Artifact) -> tuple[bool, bool]:

@@ -49,6 +49,8 @@ class Camera:
     format: str | None
     recorded: bool
     """Whether the frames were written down meanwhile."""
+    shadowed: bool
+    """Whether some of the frames went to the float reference on the side."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from edgenet.board.detect import Board
 from edgenet.measure.statistics import Summary, summarise
+from edgenet.report.shadow import shadow_text
 from edgenet.report.table import render
 from edgenet.report.truth import truth_text
 from edgenet.stream.frame import Clock, Delivered
@@ -35,7 +36,8 @@ def camera_text(run: CameraRun, *, board: Board, command: Sequence[str]) -> str:
     """Return the whole summary."""
     parts = [
         truth_text(run.truth) if run.truth else "",
-        _table(run) if run.labelled else "no frame was labelled",
+        _table(run) if run.kept else _nothing(run),
+        shadow_text(run.shadow, run.beside_ns) if run.shadow else "",
         "\n".join(_notes(run, board)),
         "\n".join(_faults(run)),
         f"again: {shlex.join(command)}",
@@ -70,6 +72,12 @@ def _table(run: CameraRun) -> str:
     )
 
 
+def _nothing(run: CameraRun) -> str:
+    if run.labelled:
+        return "no latency: every frame ran beside the shadow; a longer run has others"
+    return "no frame was labelled"
+
+
 def _figures(found: Summary) -> tuple[str, ...]:
     return str(found.n), *(_ms(value) for value in (found.p50, found.p95, found.p99, found.max))
 
@@ -85,13 +93,14 @@ def _notes(run: CameraRun, board: Board) -> Iterator[str]:
         yield from _before_arrival(run)
         for clock, count in list(run.clocks.items())[1:]:
             yield f"  {count} frames had another clock ({clock.value}) and are not in it"
+    beside = len(run.beside_ns.get("inference", ()))
     rate = f"{run.labelled / run.seconds:.1f}/s" if run.seconds else "-"
     yield (
         f"{run.labelled} frames labelled in {run.seconds:.1f} s ({rate}); {counts.delivered} "
         f"delivered, {counts.dropped} dropped, {counts.repeated} repeated, {counts.stale} stale, "
         f"{counts.corrupt} corrupt"
     )
-    if run.kept < run.labelled:
+    if run.kept + beside < run.labelled:
         yield f"figures are of the last {run.kept} frames"
     if run.unfit:
         yield f"{run.unfit} frames had no label: the crop does not fit into them"

@@ -23,6 +23,7 @@ from edgenet.report.record import (
     summary_fields,
     unknown,
 )
+from edgenet.report.shadow import shadow_fields
 from edgenet.report.truth import truth_fields
 from edgenet.stream.latency import STAGES
 from edgenet.stream.run import CameraRun, Replayed, Way, Written
@@ -37,6 +38,8 @@ WHOLE_PICTURE = "the whole picture; --crop watches a region"
 NOT_PACED = "the camera has its own rate; see camera"
 NOBODY_ASKED = "nobody asked; --events, --on and --mqtt do"
 NOT_RECORDED = "not asked for; --record FILE does it"
+NO_SHADOW = "not asked for; --shadow holds frames against the float reference"
+ALL_BESIDE = "every frame ran beside the shadow"
 NO_ENERGY = "not measured on a stream; edgenet profile does"
 
 
@@ -59,7 +62,7 @@ def camera_document(
         "complete": run.complete,
         "shown": run.source.name,
         **_data(run.truth),
-        "records": [{**shared, **_record(run)}],
+        "records": [{**shared, **_record(run), **_shadow(bundle, run)}],
         "not_run": [
             {"artifact": artifact_fields(artifact), "reason": reason}
             for artifact, reason in run.not_run
@@ -103,6 +106,12 @@ def _record(run: CameraRun) -> dict[str, Any]:
         **unknown("energy_mj", NO_ENERGY),
         "camera": _camera(run),
     }
+
+
+def _shadow(bundle: Bundle, run: CameraRun) -> dict[str, Any]:
+    if run.shadow is None:
+        return unknown("shadow", NO_SHADOW)
+    return {"shadow": shadow_fields(run.shadow, run.beside_ns, bundle.labels)}
 
 
 def _data(truth: TruthReport | None) -> dict[str, Any]:
@@ -154,7 +163,7 @@ def _latency(run: CameraRun) -> dict[str, Any]:
         if samples is not None:
             latency[f"{stage}_ms"] = summary_fields(summarise(samples))
         else:
-            reason = DECODED_OUT_OF_SIGHT if run.labelled else NOTHING_LABELLED
+            reason = DECODED_OUT_OF_SIGHT if run.kept else _nothing_timed(run)
             latency |= unknown(f"{stage}_ms", reason)
     if run.clock is not None:
         # An age means nothing without whose clock it begins at.
@@ -168,6 +177,10 @@ def _latency(run: CameraRun) -> dict[str, Any]:
             reason = "nobody looked" if run.looked_on else NO_ONLOOKER
             latency |= unknown(f"{stage}_ms", reason)
     return latency
+
+
+def _nothing_timed(run: CameraRun) -> str:
+    return ALL_BESIDE if run.labelled else NOTHING_LABELLED
 
 
 def _memory(run: CameraRun) -> dict[str, Any]:
@@ -191,7 +204,7 @@ def _camera(run: CameraRun) -> dict[str, Any]:
             **_told("frames_per_second", delivered.frames_per_second, NOT_TOLD),
             **_told("format", delivered.format, NOT_TOLD),
         },
-        **_told("clock", run.clock and run.clock.value, NOTHING_LABELLED),
+        **_told("clock", run.clock and run.clock.value, _nothing_timed(run)),
         "clocks": {clock.value: count for clock, count in run.clocks.items()},
         **_told("crop", crop and list(crop), WHOLE_PICTURE),
         "seconds": run.seconds,

@@ -200,11 +200,11 @@ def _record(entry: Mapping[str, Any]) -> Record:
             )
             for prediction in entry["predictions"] or ()
         ),
-        camera=_camera(entry.get("camera")),
+        camera=_camera(entry.get("camera"), shadowed=entry.get("shadow") is not None),
     )
 
 
-def _camera(entry: Mapping[str, Any] | None) -> Camera | None:
+def _camera(entry: Mapping[str, Any] | None, *, shadowed: bool) -> Camera | None:
     if entry is None:
         return None
     delivered = entry["delivered"]
@@ -215,6 +215,7 @@ def _camera(entry: Mapping[str, Any] | None) -> Camera | None:
         size=(delivered["width"], delivered["height"]),
         format=delivered["format"],
         recorded=entry.get("recording") is not None,
+        shadowed=shadowed,
     )
 
 

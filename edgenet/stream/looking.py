@@ -1,9 +1,9 @@
-"""The child's end of an onlooker: it asks for pictures, and ends when the run does.
+"""The end of a live run's child: it takes pictures, and ends when the run does.
 
     python -m SOME.MODULE CONTROL MEMORY ...
 
 Both are numbers of descriptors. There is one picture's room in the memory: it is the child's from
-the message that brings it until the child asks for the next. `edgenet.stream.onlooker` is the other
+the message that brings it until the child asks for the next. `edgenet.stream.child` is the other
 end.
 """
 
@@ -17,6 +17,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from edgenet.stream.frame import UInt8Array
 LARGEST_MESSAGE = 1 << 17
 NICENESS = 10
 """Whoever looks on goes behind what is measured."""
+AUTOGROUP = Path("/proc/self/autogroup")
+"""Where Linux shares the processor out by session first, the session's own niceness is what counts:
+that of a process says only who goes first within its session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,9 @@ class Message:
     status: Mapping[str, Any] | None
     result: Mapping[str, Any] | None
     """As `edgenet.stream.onlooker.describe` makes it."""
-    bgr: UInt8Array | None
-    """(H, W, 3) uint8 in the memory that is shared: valid until the next picture is asked for."""
+    array: UInt8Array | None
+    """A picture, (H, W, 3) uint8 BGR, or what else was shared, in the memory of both: valid until
+    the next is asked for."""
 
 
 class Looking:
@@ -47,7 +52,7 @@ class Looking:
         # A service manager ends the whole group: the run has to end first, and it says when.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.nice(NICENESS)
+        step_back()
         self.control = socket.socket(fileno=control)
         self._parent = os.getppid()
         self._memory = memory
@@ -77,7 +82,7 @@ class Looking:
         return Message(
             status=message.get("status"),
             result=message.get("result"),
-            bgr=None if shape is None else self._picture(tuple(shape)),
+            array=None if shape is None else self._picture(tuple(shape)),
         )
 
     def _picture(self, shape: tuple[int, ...]) -> UInt8Array:
@@ -86,3 +91,10 @@ class Looking:
             self._room = mmap.mmap(self._memory, size)
         picture: UInt8Array = np.ndarray(shape, np.uint8, self._room)
         return picture
+
+
+def step_back() -> None:
+    """Go behind everything else that wants the processor."""
+    os.nice(NICENESS)
+    with suppress(OSError):  # a kernel that knows no such groups
+        AUTOGROUP.write_text(str(NICENESS), encoding="ascii")

@@ -19,7 +19,8 @@ from edgenet.stream.onlooker import Times
 from edgenet.stream.reader import Reader
 from edgenet.stream.result import Result
 from edgenet.stream.run import LiveRun
-from edgenet.stream.status import LiveAccuracy, Stage, Status, Tally
+from edgenet.stream.shadow import Shadow
+from edgenet.stream.status import LiveAccuracy, LiveAgreement, Stage, Status, Tally
 from edgenet.stream.truth import Running
 
 EVERY_S = 0.25
@@ -54,8 +55,10 @@ class Onlookers:
         loaded: Loaded,
         board: Callable[[], State | None],
         running: Callable[[], Running | None],
+        shadow: Shadow | None = None,
     ) -> None:
         """`model` is what the network is called; the others tell how things stand."""
+        self._shadow = shadow
         self._views = views
         self._artifact = f"{model}, {loaded.artifact.label}"
         self._device = loaded.session.device
@@ -115,6 +118,7 @@ class Onlookers:
             throttled=board.throttled,
             throttle_reasons=board.throttle_reasons,
             accuracy=_accuracy(self._running()),
+            agreement=_agreement(self._shadow),
         )
 
 
@@ -130,6 +134,20 @@ def _accuracy(running: Running | None) -> LiveAccuracy | None:
         pictures=running.top1.n,
         window_top1=_share(running.window_top1),
         window_pictures=running.window_top1.n,
+    )
+
+
+def _agreement(shadow: Shadow | None) -> LiveAgreement | None:
+    top1 = None if shadow is None else shadow.standing.top1
+    if shadow is None or top1 is None:
+        return None
+    low, high = top1.interval
+    return LiveAgreement(
+        top1=_share(top1),
+        low=low / 100,
+        high=high / 100,
+        frames=top1.n,
+        alarms=tuple(measure.name for measure in shadow.drift if measure.alarm),
     )
 
 

@@ -49,6 +49,7 @@ class Pipeline:
         guesses = best_guesses(logits, self._labels, count=min(GUESSES, len(self._labels)))
         return Result(
             frame=frame,
+            image=image,
             logits=logits,
             guesses=guesses,
             stages=StageTimes(

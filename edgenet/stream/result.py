@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgenet.measure.classify import Guess
 from edgenet.runtimes import Float32Array
-from edgenet.stream.frame import Clock, Frame
+from edgenet.stream.frame import Clock, Frame, UInt8Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Result:
     """What the network says of one frame."""
 
     frame: Frame
+    image: UInt8Array
+    """(1, R, R, 3) uint8 RGB: what the network saw of it."""
     logits: Float32Array
     """(classes,)."""
     guesses: tuple[Guess, ...]

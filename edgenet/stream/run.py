@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgenet.board.state import State, was_throttled
 from edgenet.bundle import Artifact
@@ -24,6 +24,7 @@ from edgenet.stream.loading import Loaded
 from edgenet.stream.pipeline import Pipeline
 from edgenet.stream.reader import Counts, Fault, Opened, Reader
 from edgenet.stream.result import Result
+from edgenet.stream.shadow import ShadowReport
 from edgenet.stream.truth import TruthReport
 
 STOPPED = "it was asked to end"
@@ -126,6 +127,10 @@ class CameraRun:
     """Whether a page or window was open to onlookers."""
     truth: TruthReport | None = None
     """None where nobody said what is right."""
+    shadow: ShadowReport | None = None
+    """None where nobody asked for it."""
+    beside_ns: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Samples by stage of the frames beside which the shadow worked; in no other."""
 
     @property
     def quick(self) -> bool:
@@ -154,14 +159,17 @@ class LiveRun:
         stopped: Callable[[], str | None] = lambda: None,
         seconds: float | None = None,
         picture_of: Callable[[Frame], UInt8Array | None] = lambda _: None,
+        beside: Callable[[int], bool] = lambda _: False,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take an open reader; end when `stopped` says why, after `seconds`, or with the source.
 
-        `picture_of` gives the part of a frame that the network sees; None is the whole.
+        `picture_of` gives the part of a frame that the network sees; None is the whole. `beside`
+        tells whether something of ours has worked on the side since a time.
         """
         self._reader, self._pipeline = reader, pipeline
         self._stopped, self._picture_of, self._now = stopped, picture_of, now
+        self._beside = beside
         self._began_ns = now()
         self._ends_ns = None if seconds is None else self._began_ns + int(seconds * 1e9)
         self._labels: Counter[str] = Counter()
@@ -197,7 +205,8 @@ class LiveRun:
                     raise
                 self._unfit += 1
                 continue
-            self.latencies.add(result)
+            since_ns = frame.arrived_ns - (frame.decode_ns or 0)
+            self.latencies.add(result, beside=self._beside(since_ns))
             self._labels[result.label] += 1
             yield result
         self._ending = ending
@@ -230,6 +239,10 @@ class LiveRun:
             unfit=self._unfit,
             samples_ns={
                 stage: samples.tolist() for stage, samples in self.latencies.samples_ns().items()
+            },
+            beside_ns={
+                stage: samples.tolist()
+                for stage, samples in self.latencies.samples_beside_ns().items()
             },
             kept=self.latencies.kept,
             clocks=self.latencies.clocks,

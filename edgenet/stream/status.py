@@ -63,6 +63,21 @@ class LiveAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LiveAgreement:
+    """How often the artefact says what the float reference says; not an accuracy."""
+
+    top1: float
+    """A share of the frames, like the rest."""
+    low: float
+    high: float
+    """The 95 % interval of `top1`."""
+    frames: int
+    """That both have answered."""
+    alarms: tuple[str, ...] = ()
+    """In which ways the stream no longer looks like the calibration set."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """What is shown beside the newest result."""
 
@@ -93,3 +108,5 @@ class Status:
     throttle_reasons: tuple[str, ...] = ()
     accuracy: LiveAccuracy | None = None
     """None without a labelled playlist."""
+    agreement: LiveAgreement | None = None
+    """None where no float reference runs on the side."""

@@ -250,6 +250,12 @@ class Truth:
             self._frames += 1
             self._probabilities += _probabilities(result.logits)
 
+    def accepted(self, reading: Reading | None) -> frozenset[int] | None:
+        """Return what is right on a frame with this marker; None where that is not sure."""
+        if reading is None or reading.sample_id is None or self._kind(reading) != "scored":
+            return None
+        return self._accepted[reading.sample_id]
+
     def running(self) -> Running | None:
         """Return the figures over the pictures whose first showing is over; None without any."""
         n = len(self._pictures)

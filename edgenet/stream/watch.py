@@ -19,6 +19,7 @@ from edgenet.bundle import Artifact, Bundle
 from edgenet.measure.process_memory import resident_bytes
 from edgenet.preprocess import Preprocessing, UInt8Array
 from edgenet.stream.delivery import Delivery, Sink
+from edgenet.stream.drift import Measure
 from edgenet.stream.events import LabelChanges, Smoothing
 from edgenet.stream.frame import Frame
 from edgenet.stream.loading import Loaded, load_first
@@ -37,6 +38,7 @@ from edgenet.stream.run import (
     Way,
     Written,
 )
+from edgenet.stream.shadow import Sampling, Shadow, require_reference
 from edgenet.stream.sources import Source
 from edgenet.stream.strip_reader import Reading, StripReader
 from edgenet.stream.truth import Running, Truth, TruthReport
@@ -72,6 +74,10 @@ class LiveTruth:
         if self._truth is not None:
             self._truth.add(self._reading, result)
 
+    def accepted(self) -> frozenset[int] | None:
+        """Return what is right on the frame that `picture_of` saw last; None if it is not known."""
+        return None if self._truth is None else self._truth.accepted(self._reading)
+
     def running(self) -> Running | None:
         """Return how it stands; None where nothing is known to be right."""
         return None if self._truth is None else self._truth.running()
@@ -104,6 +110,8 @@ class Plan:
     views: Sequence[View] = ()
     """Open already."""
     truth: LiveTruth = field(default_factory=LiveTruth)
+    shadow: Sampling | None = None
+    """How often a frame also goes to the float reference; None for never."""
 
 
 class Told(Protocol):
@@ -117,6 +125,9 @@ class Told(Protocol):
 
     def failed(self, fault: Fault) -> None:
         """Something happened to the source."""
+
+    def alarmed(self, measure: Measure) -> None:
+        """The stream no longer looks like what the network was calibrated on."""
 
 
 def watch(
@@ -134,6 +145,8 @@ def watch(
     they are faults of the run.
     """
     bundle.require_classifier("camera")
+    if plan.shadow is not None:
+        require_reference(bundle)
     before_load = resident_bytes()
     deliveries: list[Delivery] = []
     with ExitStack() as stack:
@@ -144,6 +157,11 @@ def watch(
         )
         loaded = load_first(bundle, artifacts, threads=plan.threads)
         stack.enter_context(closing(loaded.session))
+        shadow = None
+        if plan.shadow is not None:
+            shadow = stack.enter_context(
+                Shadow(bundle, loaded.artifact, plan.shadow, stopped=stopped)
+            )
         for open_sink in plan.sinks:
             deliveries.append(stack.enter_context(Delivery(open_sink())))
         recorder = _recorder(bundle, loaded, plan)
@@ -156,6 +174,7 @@ def watch(
             loaded=loaded,
             board=lambda: sampler.newest,
             running=truth.running,
+            shadow=shadow,
         )
         changes, events = LabelChanges(plan.smoothing), 0
         with Reader(plan.source, realtime=plan.realtime) as reader:
@@ -176,6 +195,7 @@ def watch(
                 stopped=reason_to_stop,
                 seconds=plan.seconds,
                 picture_of=truth.picture_of,
+                beside=lambda since_ns: shadow is not None and shadow.worked_since(since_ns),
             )
             noted = 0
             for result in live:
@@ -190,6 +210,10 @@ def watch(
                         recorder.offer(result)
                     if plan.replay is not None:
                         plan.replay.check(result)
+                    if shadow is not None:
+                        shadow.offer(result, truth.accepted())
+                        for measure in shadow.new_alarms():
+                            told.alarmed(measure)
                 faults = reader.faults_since(noted)
                 noted += len(faults)
                 for fault in faults:
@@ -197,6 +221,7 @@ def watch(
                 onlookers.show(live, reader, result)
                 told.went_on(live, result, truth.running())
             found = live.found(loaded, plan.preprocessing)
+        seen = None if shadow is None else shadow.report()
         # The camera is closed: nothing competes with what is fed directly.
         report = truth.report(loaded)
         found = replace(
@@ -204,6 +229,7 @@ def watch(
             samples_ns={**found.samples_ns, **onlookers.samples_ns},
             looked_on=bool(plan.views),
             truth=report,
+            shadow=seen,
         )
     return replace(
         found,

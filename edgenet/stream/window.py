@@ -119,15 +119,15 @@ def main(arguments: Sequence[str]) -> None:
             if message.status is not None:
                 fault = message.status["fault"]
             began = time.perf_counter_ns()
-            if message.bgr is not None and message.result is not None:
+            if message.array is not None and message.result is not None:
                 if labelled is None:
-                    cv2.resizeWindow(TITLE, message.bgr.shape[1], message.bgr.shape[0])
-                small = shrink(message.bgr, longest_side=LONGEST_SIDE)
+                    cv2.resizeWindow(TITLE, message.array.shape[1], message.array.shape[0])
+                small = shrink(message.array, longest_side=LONGEST_SIDE)
                 labelled = with_label(small, message.result)
                 looking.say(want="frame")
             if labelled is not None:
                 cv2.imshow(TITLE, labelled if fault is None else with_fault(labelled, fault))
-            if message.bgr is not None:
+            if message.array is not None:
                 looking.say(draw_ns=time.perf_counter_ns() - began)
         key = cv2.waitKey(1) & 0xFF
         if key in (ord("q"), ESCAPE) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:

@@ -400,6 +400,39 @@ def test_what_is_right_is_counted(small_bundle, tmp_path):
     assert read_document(record_path).records[0].top1.n == 4
 
 
+def test_a_shadow_is_in_the_summary_and_the_record(small_bundle, short, tmp_path, capsys):
+    path = tmp_path / "record.json"
+    line = ["--source", "synthetic://?fps=60&frames=200", "--runtime", "litert", "--shadow"]
+    code, out, err = finish(start(small_bundle.root, *line, "--view", "off", "-o", path), 60)
+    assert code == 0, err
+    assert "shadow, onnxruntime float32: the same label on" in out
+    assert "agreement with float, not accuracy" in out
+    document = json.loads(path.read_text())
+    (record,) = document["records"]
+    shadow, frames = record["shadow"], record["shadow"]["frames"]
+    assert shadow["agreement"]["n"] == frames["sampled"] >= 2
+    assert sum(frames.values()) == record["camera"]["labelled"]
+    beside = shadow["beside"].get("inference_ms", {"n": 0})["n"]
+    assert record["latency"]["inference_ms"]["n"] + beside == record["camera"]["labelled"]
+    assert shadow["reference"]["runtime"] == "onnxruntime"
+    assert list(nulls_without_a_reason(document)) == []
+    (read,) = read_document(path).records
+    assert read.camera.shadowed
+    _, other, _ = short
+    assert json.loads(other.read_text())["records"][0]["shadow"] is None
+    assert run(["compare", str(other), str(path)]) == 1
+    assert "float reference on the side no against yes" in capsys.readouterr().err
+
+
+def test_the_bundle_inside_has_no_float_to_hold_a_stream_against(capsys):
+    assert run(["camera", "--source", "synthetic://", "--shadow"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert "has no float artefact, which --shadow holds the stream against" in line
+    assert "edgenet convert mobilenet_v1" in line
+
+
 @pytest.fixture
 def place(small_bundle, tmp_path, monkeypatch):
     shutil.copytree(small_bundle.root, tmp_path / "bundle")
@@ -440,6 +473,7 @@ CASES = [
     (f"camera bundle {S} --truth fashion-mnist --crop 0,0,9,9", 2, "leave out one"),
     (f"camera bundle {S} --clock-offset 3", 2, "give --truth too"),
     (f"camera bundle {S} -o bundle", 2, "is a folder"),
+    (f"camera bundle {S} --shadow --runtime null", 1, "null runtime computes nothing"),
     # Wrong words are told whether there is a camera or not.
     ("camera bundle --view off --crop 1,2,3", 2, "--crop 1,2,3"),
     ("camera bundle --view off --threads 0", 2, "--threads"),

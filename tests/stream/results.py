@@ -40,6 +40,7 @@ def make_result(
     frame = frame or make_frame()
     return Result(
         frame=frame,
+        image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=np.array([probability, 1 - probability], np.float32),
         guesses=(
             Guess(

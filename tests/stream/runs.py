@@ -35,6 +35,7 @@ def result(sequence, *, size=(640, 480), label=None, probability=0.9):
             arrived_ns=now - 3_000_000,
             decode_ns=2_000_000,
         ),
+        image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=np.zeros(3, np.float32),
         guesses=tuple(
             Guess(index=i, label=text, probability=share) for i, (text, share) in enumerate(guesses)

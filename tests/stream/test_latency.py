@@ -79,3 +79,27 @@ def test_a_frame_from_the_future_is_a_bug_and_no_sample():
     with pytest.raises(ValueError, match="-3"):
         add(latencies, SECOND, age_ms=-3)
     assert latencies.labelled == 0
+
+
+def test_frames_beside_the_shadow_are_kept_apart():
+    latencies = Latencies()
+    for number in range(100):
+        frame = make_frame(captured_ns=number * SECOND // 10, clock=Clock.DRIVER)
+        beside = number % 4 == 0
+        latencies.add(
+            make_result(
+                frame=frame,
+                labelled_ns=number * SECOND // 10 + (50 if beside else 5) * MS,
+                infer_ns=(40 if beside else 4) * MS,
+            ),
+            beside=beside,
+        )
+    assert (latencies.labelled, latencies.kept) == (100, 75)
+    assert latencies.clocks == {Clock.DRIVER: 75}
+    assert set(latencies.samples_ns()["frame_to_label"]) == {5 * MS}
+    apart = latencies.samples_beside_ns()
+    assert set(apart["frame_to_label"]) == {50 * MS}
+    assert len(apart["inference"]) == 25
+    assert latencies.window()["inference"].n == 75
+    assert latencies.window()["inference"].p50_ms == pytest.approx(4)
+    assert latencies.labelled_per_second() == pytest.approx(10, rel=0.01), "all of them"

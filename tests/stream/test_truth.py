@@ -87,6 +87,7 @@ def said(logits, labels, *, labelled_ns=NOW_NS):
             arrived_ns=labelled_ns,
             decode_ns=None,
         ),
+        image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=logits,
         guesses=tuple(
             Guess(index=index, label=labels[index], probability=0.5)
@@ -375,3 +376,17 @@ def test_pictures_that_int8_was_calibrated_on_are_told(small_bundle):
     }
     direct = Direct(artifact=small_bundle.artifacts[0], reference=None, answers=answers)
     assert truth.report(direct).calibrated_on == len(used) == 3
+
+
+def test_what_is_right_on_a_frame_is_told_only_where_it_is_sure(dataset, truth):
+    assert truth.accepted(seen(dataset, 3)) == {label_of(dataset, 3)}
+    for reading in (
+        None,
+        seen(dataset, 3, since=0),
+        seen(dataset, 3, until=1),
+        seen(dataset, 3, playlist=1),
+        seen(dataset, len(dataset.samples)),
+        seen(dataset, NO_PICTURE),
+        seen(dataset, OVER),
+    ):
+        assert truth.accepted(reading) is None

@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runs import STATUS, Run, nearest_colour, result
 
 from edgenet.errors import AddressUnavailable, MissingExtra, UsageError
-from edgenet.stream.status import LiveAccuracy
+from edgenet.stream.status import LiveAccuracy, LiveAgreement
 from edgenet.stream.viewer import Viewer
 from edgenet.stream.viewer.clients import GONE_AFTER_S, Clients
 from edgenet.stream.viewer.picture import LONGEST_SIDE
@@ -265,6 +265,7 @@ def test_metrics(viewer, run):
         temperature_c=61.5,
         throttled=True,
         accuracy=LiveAccuracy(top1=0.75, top5=None, low=0.7, high=0.8, pictures=300),
+        agreement=LiveAgreement(top1=0.97, low=0.95, high=0.98, frames=900, alarms=("sharpness",)),
     )
     with client(viewer) as browser:
         answer, body = browser.get("/metrics")
@@ -278,6 +279,9 @@ def test_metrics(viewer, run):
         assert found["edgenet_source_fault",] == 0
         assert found["edgenet_live_accuracy_ratio", "low"] == 0.7
         assert ("edgenet_live_accuracy_ratio", "top5") not in found
+        assert found["edgenet_agreement_ratio", "top1"] == 0.97
+        assert found["edgenet_agreement_frames",] == 900
+        assert found["edgenet_drift_alarms",] == 1
         assert ("edgenet_stage_seconds", "0.99", "preprocess") not in found, "unknown"
         assert ("edgenet_cpu_clock_hertz",) not in found
         open_metrics, _ = browser.get("/metrics", Accept="application/openmetrics-text")

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from runs import STATUS, Run
 
-from edgenet.stream.status import LiveAccuracy
+from edgenet.stream.status import LiveAccuracy, LiveAgreement
 from edgenet.stream.viewer import Viewer
 
 DESKTOP = {"viewport": {"width": 1440, "height": 900}}
@@ -163,6 +163,9 @@ def test_what_stands_beside_the_picture(chromium, viewer, tmp_path):
             top1=0.684, top5=0.884, low=0.641, high=0.724, pictures=452, window_top1=0.72,
             window_pictures=50,
         ),
+        agreement=LiveAgreement(
+            top1=0.968, low=0.949, high=0.98, frames=1500, alarms=("brightness", "sharpness")
+        ),
     )  # fmt: skip
     with run, opened(chromium, viewer.urls[0]) as page:
         wait_for(page, "edgenet.status !== null && edgenet.pictures > 60")
@@ -188,6 +191,10 @@ def test_what_stands_beside_the_picture(chromium, viewer, tmp_path):
         assert text("throttle-reasons") == "under-voltage now"
         assert text("accuracy-top1") == "68.4"
         assert text("accuracy-interval") == "95 % interval 64.1 to 72.4 %"
+        assert text("agreement-top1") == "96.8"
+        assert text("agreement-frames") == "over 1 500 frames, not accuracy"
+        assert page.locator("#agreement-alarms").is_visible()
+        assert text("agreement-alarms").endswith("brightness, sharpness")
         assert text("state") == "LIVE"
         assert "preprocess" in text("stages") and "draw, here" in text("stages")
         bar = page.evaluate(
@@ -217,6 +224,7 @@ def test_what_is_not_known_is_a_dash(chromium, viewer):
         for name in ("temperature", "mhz", "throttled", "latency-p50", "dropped-count", "rate"):
             assert page.locator(f"#{name}").text_content() == UNKNOWN, name
         assert not page.locator("#accuracy").is_visible()
+        assert not page.locator("#agreement").is_visible()
         assert page.complaints == []
 
 

@@ -25,7 +25,7 @@ class Quiet:
     """Keeps what it is told."""
 
     def __init__(self):
-        self.begun_with, self.results, self.faults = None, [], []
+        self.begun_with, self.results, self.faults, self.alarms = None, [], [], []
 
     def begun(self, loaded, source):
         self.begun_with = loaded, source
@@ -37,6 +37,9 @@ class Quiet:
 
     def failed(self, fault):
         self.faults.append(fault)
+
+    def alarmed(self, measure):
+        self.alarms.append(measure)
 
 
 @pytest.fixture

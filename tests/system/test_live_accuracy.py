@@ -41,6 +41,7 @@ def labelled(frame, reading, session, bundle, sequence):
             arrived_ns=arrived_ns,
             decode_ns=None,
         ),
+        image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=logits,
         guesses=tuple(
             Guess(index=index, label=bundle.labels[index], probability=0.0)

@@ -2,6 +2,7 @@
 
     python tools/bench/camera.py cost BUNDLE [--seconds 20]
     python tools/bench/camera.py soak [--minutes 10] [--settle 60]
+    python tools/bench/camera.py shadow BUNDLE [--blocks 10] [--seconds 8] [--threads 1]
 
 - cost: 640 x 480 at 30 frames a second, for each float32 and INT8 artefact. Own is from the
   decoded frame in the slot to its label, less the inference: waiting, preprocessing, the five best
@@ -10,6 +11,9 @@
 - soak: the command as a user runs it, with page and events, on a camera of tests/stand_ins that
   stalls, freezes, dies and comes back. Memory may grow by 5 MB after `--settle` seconds; threads
   and descriptors must be at the end what they were then; every fault must be in the record.
+- shadow: how much longer a frame takes, from the slot to its label, with `--shadow` than without:
+  runs of each in turn, the ratio of their p50 and p95 with its interval over the pairs. All frames
+  first, then without those beside which the shadow worked, as the record has it.
 
 Medians and percentiles of one run each; the exit code is 1 when a target is missed.
 """
@@ -34,11 +38,14 @@ from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
 from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
 from edgenet.errors import EdgenetError
+from edgenet.measure.statistics import paired_ratio
 from edgenet.report.table import render
-from edgenet.stream.loading import Loaded
+from edgenet.stream.drift import Measure
+from edgenet.stream.loading import Loaded, in_order
 from edgenet.stream.reader import Fault, Opened
 from edgenet.stream.result import Result
 from edgenet.stream.run import LiveRun
+from edgenet.stream.shadow import Sampling
 from edgenet.stream.truth import Running
 from edgenet.stream.watch import Plan, watch
 
@@ -65,6 +72,9 @@ class Kept:
     def failed(self, fault: Fault) -> None:
         """Tell it: there should be none."""
         print(fault.message, file=sys.stderr)
+
+    def alarmed(self, measure: Measure) -> None:
+        """Nothing to do: a synthetic picture is like no photograph."""
 
     def went_on(self, live: LiveRun, result: Result | None, running: Running | None) -> None:  # noqa: ARG002
         """Keep the times."""
@@ -124,6 +134,49 @@ def _cost_row(artifact: Artifact, kept: Kept) -> tuple[tuple[str, ...], bool]:
         *(f"{value:.3f}" for value in parts),
         f"{wanted}: {'met' if good else 'MISSED'}",
     ), good
+
+
+def shadow(bundle: Bundle, *, blocks: int, seconds: float, threads: int, share: float) -> None:
+    """Print by how much a shadow moves the percentiles of the run that it is beside."""
+    target = detect(Machine()).target
+    artifacts = in_order(bundle.artifacts, target)[:1]
+    taken: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
+    sampled = beside = 0
+    for block in range(blocks):
+        for with_it in (False, True) if block % 2 else (True, False):
+            kept = Kept()
+            plan = Plan(
+                source=SOURCE,
+                preprocessing=bundle.preprocessing,
+                seconds=seconds,
+                threads=threads,
+                shadow=Sampling(share=share) if with_it else None,
+            )
+            run = watch(bundle, artifacts, plan, target=target, stopped=lambda: False, told=kept)
+            everything = (np.asarray(kept.own_ns) + np.asarray(kept.infer_ns)) / 1e6
+            stages = (run.samples_ns[stage] for stage in ("wait", "preprocess", "inference"))
+            taken[with_it].append((everything, np.sum(list(stages), axis=0) / 1e6))
+            if run.shadow is not None:
+                sampled += run.shadow.standing.frames
+                beside += len(run.beside_ns.get("inference", ()))
+    label, frames = artifacts[0].label, sum(len(found) for found, _ in taken[True])
+    print(f"{label}, {threads} threads; {frames} frames, {sampled} sampled, {beside} beside it")
+    rows = []
+    for which, name in enumerate(("all frames", "not beside the shadow")):
+        for percent in (50, 95):
+            base, new = (
+                [float(np.percentile(block[which], percent)) for block in taken[side]]
+                for side in (False, True)
+            )
+            ratio = paired_ratio([after / before for before, after in zip(base, new, strict=True)])
+            rows.append(
+                (
+                    f"{name}, p{percent}",
+                    *(f"{median(values):.3f}" for values in (base, new)),
+                    f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+                )
+            )
+    print(render(("slot to label", "without ms", "with ms", "ratio (95 %)"), rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +304,19 @@ def main() -> int:
     soaks = commands.add_parser("soak")
     soaks.add_argument("--minutes", type=float, default=10.0)
     soaks.add_argument("--settle", type=float, default=60.0)
+    shadows = commands.add_parser("shadow")
+    shadows.add_argument("bundle", type=Path)
+    shadows.add_argument("--blocks", type=int, default=10)
+    shadows.add_argument("--seconds", type=float, default=8.0)
+    shadows.add_argument("--threads", type=int, default=1)
+    shadows.add_argument("--share", type=float, default=0.1)
     given = parser.parse_args()
+    if given.command == "shadow":
+        settings = {
+            name: getattr(given, name) for name in ("blocks", "seconds", "threads", "share")
+        }
+        shadow(load_bundle(given.bundle), **settings)
+        return 0
     if given.command == "cost":
         return int(not cost(load_bundle(given.bundle), given.seconds))
     return int(not soak(given.minutes, given.settle))

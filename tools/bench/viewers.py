@@ -117,6 +117,7 @@ class Loop:
                 arrived_ns=began,
                 decode_ns=None,
             ),
+            image=image,
             logits=logits,
             guesses=tuple(
                 Guess(

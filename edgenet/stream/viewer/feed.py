@@ -109,8 +109,8 @@ class Feed:
                 waiting = self._next_status
                 self._next_status = asyncio.get_running_loop().create_future()
                 waiting.set_result(None)
-            if message.bgr is not None and message.result is not None:
-                task = asyncio.create_task(self._publish(message.bgr, message.result))
+            if message.array is not None and message.result is not None:
+                task = asyncio.create_task(self._publish(message.array, message.result))
                 self._work.add(task)
                 task.add_done_callback(self._work.discard)
 

@@ -77,6 +77,8 @@ def _of_status(status: Mapping[str, Any] | None) -> Iterator[Metric]:
             yield _gauge(name, text, value)
     if status["accuracy"] is not None:
         yield from _accuracy(status["accuracy"])
+    if status["agreement"] is not None:
+        yield from _agreement(status["agreement"])
 
 
 def _latencies(status: Mapping[str, Any]) -> Iterator[Metric]:
@@ -116,6 +118,23 @@ def _accuracy(accuracy: Mapping[str, Any]) -> Iterator[Metric]:
     yield shares
     yield _gauge(
         "edgenet_live_accuracy_pictures", "Pictures of the playlist so far.", accuracy["pictures"]
+    )
+
+
+def _agreement(agreement: Mapping[str, Any]) -> Iterator[Metric]:
+    shares = GaugeMetricFamily(
+        "edgenet_agreement_ratio",
+        "Frames with the label of the float reference, no accuracy; bounds are of 95 %.",
+        labels=["of"],
+    )
+    for name in ("top1", "low", "high"):
+        shares.add_metric([name], agreement[name])
+    yield shares
+    yield _gauge("edgenet_agreement_frames", "Frames that both have answered.", agreement["frames"])
+    yield _gauge(
+        "edgenet_drift_alarms",
+        "In how many ways the stream is unlike the calibration set.",
+        len(agreement["alarms"]),
     )
 
 

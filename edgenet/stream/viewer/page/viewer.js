@@ -287,7 +287,7 @@ function drawStatus(status) {
   document.title = `${status.artifact} – edgenet`;
   words("device", `on ${status.device}`);
   words("source", status.source).title = status.source;
-  const { delivered: d, tally, frame_to_label: age, accuracy } = status;
+  const { delivered: d, tally, frame_to_label: age, accuracy, agreement } = status;
   words("delivered", d === null ? "" : [
     `${d.width} × ${d.height}`,
     d.frames_per_second === null ? null : `${Number(d.frames_per_second.toFixed(1))} fps`,
@@ -312,8 +312,20 @@ function drawStatus(status) {
   reasons.hidden = status.throttle_reasons.length === 0;
   byId("accuracy").hidden = accuracy === null;
   if (accuracy !== null) drawAccuracy(accuracy);
+  byId("agreement").hidden = agreement === null;
+  if (agreement !== null) drawAgreement(agreement);
   drawSpark();
   update();
+}
+
+// How often the label is the float reference's: no accuracy, nobody knows here what is right.
+function drawAgreement(agreement) {
+  const share = (value) => (100 * value).toFixed(1);
+  words("agreement-frames", `over ${count(agreement.frames)} frames, not accuracy`);
+  words("agreement-top1", share(agreement.top1));
+  words("agreement-interval", `95 % interval ${share(agreement.low)} to ${share(agreement.high)} %`);
+  byId("agreement-alarms").hidden = agreement.alarms.length === 0;
+  words("agreement-alarms", `Alarm, unlike the calibration set: ${agreement.alarms.join(", ")}`);
 }
 
 function drawAccuracy(accuracy) {
