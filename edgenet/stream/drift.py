@@ -2,8 +2,8 @@
 
 A camera shows one scene for hours, and any one scene is narrower than a calibration set. So the
 mean over the newest frames is held against single calibration pictures: it is an alarm when it lies
-outside of the central 98 % of these. That finds a dark lens, a blurred one, a network that
-has become unsure, and pictures of another kind.
+outside of the central 98 % of these. That finds a dark lens, a blurred one and a network that has
+become unsure; what is foreign but as bright and as sharp goes unseen.
 Needs numpy and OpenCV.
 """
 
