@@ -13,6 +13,7 @@ def main() -> None:
     except BaseException:
         if not interruption.happened():
             raise
+        interruption.settle()
         print(interruption.MESSAGE, file=sys.stderr)
         sys.exit(interruption.EXIT_CODE)
     cli.main()

@@ -1,9 +1,9 @@
 """Ctrl-C that cannot get lost.
 
 Python raises `KeyboardInterrupt` wherever it happens to be. Inside what compiled packages run
-while they are imported there is nobody to pass it on: it is printed, or becomes another error, or
-is gone, and the program goes on. So the signal is remembered, and long work asks for it between its
-steps.
+while they are imported there is nobody to pass it on: it is printed, becomes another error, is gone
+while the program goes on, or aborts the process. So an import is always let finish, which takes a
+second or two; and the signal is remembered, and long work asks for it between its steps.
 Must stay without imports of ours or of others: it is set up before anything else is loaded.
 """
 
@@ -16,13 +16,18 @@ from types import FrameType
 
 MESSAGE = "edgenet: interrupted"
 EXIT_CODE = 128 + signal.SIGINT
+IMPORTER = "<frozen importlib._bootstrap>"
+"""Where Python's own import is, on the stack of whatever it imports."""
+AGAIN_S = 0.05
+"""Until it is looked again whether an import has finished."""
 
 _seen = False
 
 
 def watch() -> None:
-    """Raise `KeyboardInterrupt` on SIGINT from now on, and remember it."""
+    """Raise `KeyboardInterrupt` on SIGINT from now on, after an import if there is one."""
     signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt_unless_importing)
 
 
 def happened() -> bool:
@@ -33,7 +38,16 @@ def happened() -> bool:
 def check() -> None:
     """Raise `KeyboardInterrupt` if a SIGINT has come, again where the first one got lost."""
     if _seen:
+        settle()
         raise KeyboardInterrupt
+
+
+def settle() -> None:
+    """Raise nothing more for a SIGINT that has come: it has been taken notice of."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    # Python's end would make an alarm that is on its way end the program.
+    if signal.getsignal(signal.SIGALRM) is _interrupt_unless_importing:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 @contextmanager
@@ -62,7 +76,20 @@ def ends_well() -> Iterator[Callable[[], bool]]:
         restore()
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(_signal: int, frame: FrameType | None) -> None:
     global _seen
-    _seen = True
+    again, _seen = _seen, True
+    if again:  # whoever asks twice does not wait
+        settle()
+        raise KeyboardInterrupt
+    _interrupt_unless_importing(_signal, frame)
+
+
+def _interrupt_unless_importing(_signal: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTER:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+            return
+        frame = frame.f_back
+    settle()
     raise KeyboardInterrupt

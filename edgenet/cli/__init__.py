@@ -133,6 +133,7 @@ def _fail(message: str, code: int, *, debug: bool = False) -> int:
 
 
 def _interrupted() -> int:
+    interruption.settle()
     print(interruption.MESSAGE, file=sys.stderr)
     return interruption.EXIT_CODE
 
