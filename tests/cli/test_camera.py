@@ -444,9 +444,9 @@ def place(small_bundle, tmp_path, monkeypatch):
 S = "--view off --source synthetic://?frames=3"
 CASES = [
     ("camera nowhere", 2, "no such folder"),
-    ("camera bundle --source nowhere.mp4", 2, "no such file or folder"),
-    ("camera bundle --source ftp://x", 2, "unknown source"),
-    ("camera bundle --source synthetic://?fps=0", 2, "fps=0 is not"),
+    ("camera bundle --view off --source nowhere.mp4", 2, "no such file or folder"),
+    ("camera bundle --view off --source ftp://x", 2, "unknown source"),
+    ("camera bundle --view off --source synthetic://?fps=0", 2, "fps=0 is not"),
     (f"camera bundle {S} --runtime tensorflow", 2, "unknown runtime"),
     (f"camera bundle {S} --precision int4", 2, "unknown precision"),
     (f"camera bundle {S} --threads 0", 2, "--threads"),
