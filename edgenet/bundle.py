@@ -487,6 +487,16 @@ def describe_artifact(
     )
 
 
+def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
+    """Return what identifies an artefact, as every document of ours has it."""
+    return {
+        "runtime": artifact.runtime,
+        "precision": artifact.precision.value,
+        "variant": artifact.variant,
+        "sha256": artifact.sha256,
+    }
+
+
 def combined_sha256(hashes: Sequence[str]) -> str:
     """Return one hash over hashes in their order."""
     return hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -18,6 +18,8 @@ import typer
 from edgenet import interruption
 from edgenet.cli.options import (
     JsonOption,
+    RecordOption,
+    TargetOption,
     precisions,
     runtime_names,
     thread_counts,
@@ -164,16 +166,8 @@ def camera(
     list_cameras: Annotated[
         bool, typer.Option("--list", help="Say which cameras this machine has, and end.")
     ] = False,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="The board's description. Default: as detected."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
-        ),
-    ] = None,
+    target: TargetOption = None,
+    output: RecordOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Label a live picture: how late each label is, stage by stage, until Ctrl-C.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +12,7 @@ from edgenet.cli.options import (
     BundleArgument,
     JsonOption,
     PrecisionOption,
+    RecordOption,
     RuntimeOption,
     precisions,
     runtime_names,
@@ -49,12 +49,7 @@ def evaluate(
     ] = 0,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
-        ),
-    ] = None,
+    output: RecordOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure top-1, top-5 and agreement with the reference on labelled pictures."""

@@ -32,6 +32,18 @@ PrecisionOption = Annotated[
         help="float32, float16 or int8; repeat it or separate by commas. Default: all.",
     ),
 ]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="NAME|FILE", help="The board's description. Default: as detected."
+    ),
+]
 LARGEST_SEED = 2**32 - 1
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -15,6 +15,8 @@ from edgenet.cli.options import (
     BundleArgument,
     JsonOption,
     PrecisionOption,
+    RecordOption,
+    TargetOption,
     precisions,
     runtime_names,
     thread_counts,
@@ -106,16 +108,8 @@ def profile(
             "built-in weights, else the golden pictures of the bundle.",
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="The board's description. Default: as detected."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Record. Default: in records/ beside BUNDLE."
-        ),
-    ] = None,
+    target: TargetOption = None,
+    output: RecordOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure load, first inference, back-to-back and paced latency, memory and layers.

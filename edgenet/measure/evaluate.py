@@ -26,6 +26,7 @@ from edgenet.runtimes import Float32Array, Session
 
 FLOAT_FIRST = (Precision.FLOAT32, Precision.FLOAT16)
 REFERENCE_RUNTIME = "onnxruntime"
+NO_REFERENCE = "no float artefact could run beside it"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,21 +144,6 @@ def _before(name: str) -> str:
     return name if name == LOGITS else f"{name} before it"
 
 
-def largest_difference(imported: ImportedModel, path: Path, images: UInt8Array) -> float:
-    """Return how far the graph's answers are from the file's in ONNX Runtime, at most.
-
-    Over images (N, H, W, 3) uint8; as a part of the largest value. Both run in float32 on the host.
-    """
-    import torch
-
-    from edgenet.quantize.execute import execute
-
-    ours = execute(imported.graph, torch.from_numpy(images), lambda *_: None).numpy()
-    theirs = run_file(imported, path, images)
-    largest = max(float(np.abs(theirs).max()), float(np.finfo(np.float32).tiny))
-    return float(np.abs(ours - theirs).max()) / largest
-
-
 def run_file(imported: ImportedModel, path: Path, images: UInt8Array) -> npt.NDArray[np.float32]:
     """Return the file's outputs one after the other, (N, values), from ONNX Runtime.
 

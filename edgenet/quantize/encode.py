@@ -268,8 +268,3 @@ def _quantize_weights(op: Weighted, source: Affine) -> QuantizedWeights:
     return QuantizedWeights(
         values=values, scale=scale, bias=np.rint(bias / bias_scale).astype(np.int32)
     )
-
-
-def float_operators(quantized: QuantizedGraph) -> tuple[str, ...]:
-    """Return the names of the layers with weights that compute in float."""
-    return tuple(op.name for op in quantized.graph.weighted() if op.name not in quantized.layers)

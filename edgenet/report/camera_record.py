@@ -9,15 +9,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgenet.board.detect import Board
-from edgenet.bundle import Bundle
+from edgenet.bundle import Bundle, artifact_fields
+from edgenet.measure.evaluate import NO_REFERENCE
 from edgenet.measure.profile import NO_STATE, NULL
 from edgenet.measure.statistics import summarise
 from edgenet.report.camera import CLOCKS
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
-    NO_REFERENCE,
     SCHEMA_VERSION,
-    artifact_fields,
     no_answer_fields,
     proportion_fields,
     summary_fields,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgenet.bundle import Bundle
+from edgenet.bundle import Bundle, artifact_fields
 from edgenet.errors import BadImage
 from edgenet.measure.classify import Classification
-from edgenet.report.record import artifact_fields
 
 SCHEMA_VERSION = "1.0"
 

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edgenet.bundle import MANIFEST, POINTS, Bundle, LimitResult, Output, Precision, Quantization
+from edgenet.bundle import (
+    MANIFEST,
+    POINTS,
+    Bundle,
+    LimitResult,
+    Output,
+    Precision,
+    Quantization,
+    artifact_fields,
+)
 from edgenet.measure.operators import ArtifactOperators, computes
-from edgenet.report.record import artifact_fields
 from edgenet.report.table import render, size
 from edgenet.wording import counted
 

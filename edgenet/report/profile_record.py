@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgenet.board.detect import Board
-from edgenet.bundle import Bundle
-from edgenet.measure.evaluate import Evaluation
+from edgenet.bundle import Bundle, artifact_fields
+from edgenet.measure.evaluate import NO_REFERENCE, Evaluation
 from edgenet.measure.layer_profile import Layers
 from edgenet.measure.layers import LayerTime
 from edgenet.measure.peaks import Peaks
@@ -20,10 +20,8 @@ from edgenet.measure.statistics import summarise
 from edgenet.measure.timing import Paced
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
-    NO_REFERENCE,
     SCHEMA_VERSION,
     answer_fields,
-    artifact_fields,
     data_fields,
     no_answer_fields,
     summary_fields,

@@ -15,15 +15,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgenet.bundle import Artifact, Bundle, write_whole, writing
+from edgenet.bundle import Artifact, Bundle, artifact_fields, write_whole, writing
 from edgenet.errors import NotWritable, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.agreement import Agreement
-from edgenet.measure.evaluate import ArtifactResult, Evaluation
+from edgenet.measure.evaluate import NO_REFERENCE, ArtifactResult, Evaluation
 from edgenet.measure.statistics import BEYOND, PairedDifference, Summary
 
 SCHEMA_VERSION = "1.2"
-NO_REFERENCE = "no float artefact could run beside it"
 NOT_TIMED = "evaluate does not time; edgenet profile does"
 TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
@@ -77,16 +76,6 @@ def record_path(bundle: Bundle, kind: str) -> Path:
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
     name = f"{bundle.sha256[:12]}_{kind}_{now}.json"
     return bundle.root.absolute().parent / "records" / name
-
-
-def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
-    """Return what identifies an artefact."""
-    return {
-        "runtime": artifact.runtime,
-        "precision": artifact.precision.value,
-        "variant": artifact.variant,
-        "sha256": artifact.sha256,
-    }
 
 
 def summary_fields(summary: Summary) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from edgenet.bundle import artifact_fields
 from edgenet.measure.statistics import summarise
-from edgenet.report.record import artifact_fields, proportion_fields, summary_fields, unknown
+from edgenet.report.record import proportion_fields, summary_fields, unknown
 from edgenet.report.table import render
 from edgenet.stream.drift import BRIGHTNESS, CLASSES, CONFIDENCE, SHARPNESS, Measure
 from edgenet.stream.shadow import ShadowReport

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from edgenet.bundle import artifact_fields
 from edgenet.measure.accuracy import Accuracy
 from edgenet.measure.statistics import PairedDifference, Summary
 from edgenet.report.evaluation import percent_cells
 from edgenet.report.record import (
-    artifact_fields,
     difference_fields,
     proportion_fields,
     summary_fields,

@@ -105,12 +105,13 @@ class Mqtt:
         """
         with needs_extra("mqtt"):
             import paho.mqtt.client as paho
+            from paho.mqtt.enums import CallbackAPIVersion
         self.name = "mqtt"
         self._broker, self._model = broker, model
         self._answered = threading.Event()
         self._refusal: str | None = None
         self._state: str | None = None
-        self._client: Client = paho.Client(paho.CallbackAPIVersion.VERSION2)  # type: ignore[attr-defined]
+        self._client: Client = paho.Client(CallbackAPIVersion.VERSION2)
         self._client.max_queued_messages_set(100)
         if broker.user is not None:
             self._client.username_pw_set(broker.user, broker.password)

@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgenet.bundle import Artifact, Bundle
+from edgenet.bundle import Artifact, Bundle, artifact_fields
 from edgenet.errors import BadRecord, NotWritable, UsageError
 from edgenet.runtimes import Float32Array
 from edgenet.stream.frame import Clock, Delivered, Frame, UInt8Array
@@ -59,7 +59,7 @@ class Recorder:
         self._partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         self._labelled_by = {
             "bundle_sha256": bundle.sha256,
-            "artifact": _artifact_fields(artifact),
+            "artifact": artifact_fields(artifact),
             "preprocessing_sha256": preprocessing,
         }
         self._queue: queue.Queue[Result | None] = queue.Queue(WAITING)
@@ -368,12 +368,3 @@ def _recorded(fields: dict[str, Any]) -> Recorded:
         label=fields["label"],
         logits_sha256=fields["logits_sha256"],
     )
-
-
-def _artifact_fields(artifact: Artifact) -> dict[str, str | None]:
-    return {
-        "runtime": artifact.runtime,
-        "precision": artifact.precision.value,
-        "variant": artifact.variant,
-        "sha256": artifact.sha256,
-    }

@@ -25,7 +25,7 @@ from edgenet.bundle import Artifact, Bundle
 from edgenet.data.labels import accepted_in
 from edgenet.errors import BadData, BadImage
 from edgenet.measure.accuracy import Accuracy, Proportion, score, top_indices
-from edgenet.measure.evaluate import open_reference
+from edgenet.measure.evaluate import NO_REFERENCE, open_reference
 from edgenet.measure.statistics import Float64Array, PairedDifference, Summary, summarise
 from edgenet.preprocess import Preprocessing, pixels_sha256, prepare
 from edgenet.runtimes import Float32Array, Session
@@ -41,7 +41,6 @@ WINDOW = 50
 TOP = 5
 NOTHING_SCORED = "no picture was scored"
 NOT_FED = "the pictures were not fed directly"
-NO_REFERENCE = "no float artefact could run beside it"
 IS_REFERENCE = "the artefact is the reference"
 DRAWN_FOR_LATER = "the playlist was drawn for later: its clock says nothing"
 OTHER_MACHINE = (

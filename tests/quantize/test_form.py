@@ -12,7 +12,6 @@ from edgenet.convert.calibration import Calibration
 from edgenet.convert.pipeline import Int8Options, select_targets
 from edgenet.data import fashion_mnist
 from edgenet.errors import BadData, ConversionFailed
-from edgenet.quantize.encode import float_operators
 from edgenet.quantize.form import Limit, calibrate, hold_limits, jury, make_form
 from edgenet.quantize.recipe import load_recipe
 from edgenet.quantize.sensitivity import free_layers
@@ -43,6 +42,11 @@ def least(judges, decibels):
         allowed=decibels,
         measure=lambda form: judges.agreement(form).sqnr_db,
     )
+
+
+def float_operators(quantized):
+    """Return the layers with weights that compute in float, by the numbers themselves."""
+    return tuple(op.name for op in quantized.graph.weighted() if op.name not in quantized.layers)
 
 
 def test_without_limits(calibrated):

@@ -145,7 +145,7 @@ class ChildSource:
 
     @property
     def _program(self) -> str:
-        return os.path.basename(self._raw.argv[0])  # noqa: PTH119  a word of a command
+        return self._raw.argv[0].rpartition("/")[2]
 
     def _last_words(self) -> str:
         with suppress(subprocess.TimeoutExpired):
