@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edgenet.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
+PART = "part.json"
+"""Beside the manifest of a bundle that was deployed: which of its files are left out there."""
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
 SCHEMA_VERSION = "1.2"

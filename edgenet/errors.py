@@ -17,7 +17,11 @@
     ├── NotComparable            two measurements that were not taken alike
     ├── ConversionFailed         a writer or a check inside `convert` refused
     ├── RuntimeRefused           a runtime could not load or run an artefact
-    └── DeviceUnavailable        a camera, stream or display that gives nothing
+    ├── DeviceUnavailable        a camera, stream or display that gives nothing
+    ├── BoardUnreachable         a host that SSH does not get into
+    ├── ConnectionLost           a connection to a board that ended in the middle
+    ├── NotDeployed              a board that lacks edgenet, or the bundle
+    └── DeployRefused            a board that cannot take what is to be deployed
 
 A message says what failed, the value, what would be right and what to do next. Anything else
 that escapes is a bug: the command line says so and keeps its traceback for `--debug`.
@@ -108,6 +112,22 @@ class RuntimeRefused(EdgenetError):
 
 class DeviceUnavailable(EdgenetError):
     """A camera, stream, broker or display that is not there, refuses us, or gives nothing."""
+
+
+class BoardUnreachable(EdgenetError):
+    """A board that SSH does not get into: not there, its key unknown, or it refuses us."""
+
+
+class ConnectionLost(EdgenetError):
+    """A connection to a board that ended in the middle of something."""
+
+
+class NotDeployed(EdgenetError):
+    """A board on which edgenet, or the bundle, is not installed."""
+
+
+class DeployRefused(EdgenetError):
+    """A board that cannot take what is to be deployed: no Python, no room, no wheels."""
 
 
 @contextmanager
