@@ -329,8 +329,8 @@ def load_bundle(root: Path) -> Bundle:
     """Return the bundle at `root`, its manifest validated and every file's hash checked.
 
     Raises `UsageError` when there is no such folder, `BrokenBundle` when it is not a bundle, comes
-    from a newer schema, lacks a file or has one that was changed. A copy that `edgenet deploy` put on
-    a board says in `part.json` which artefacts it lacks; those alone may be missing.
+    from a newer schema, lacks a file or has one that was changed. A copy that `edgenet deploy` made
+    on a board says in `part.json` which artefacts it lacks; those alone may be missing.
     """
     manifest = _read_manifest(root)
     left_out = _left_out(root, manifest)

@@ -132,6 +132,20 @@ class _Choice:
     """Over these and what they are for: the same key is the same packages."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Installed:
+    """The environment that the board has now."""
+
+    choice: _Choice
+    way: str
+    packages: tuple[Package, ...]
+    runner: RunnerWheel
+
+    @property
+    def environment(self) -> str:
+        return _environment_name(self.choice, self.runner)
+
+
 @dataclass(kw_only=True)
 class _Steps:
     """Times the steps and shows them."""
@@ -173,26 +187,27 @@ def deploy(
         installing = _Installing(
             board=board, found=found, python=python, wishes=wishes, steps=steps, notes=notes
         )
-        choice, way, packages, runner, environment = installing.run(bundle)
-        artifacts = bundle.select(choice.runtimes, wishes.precisions)
+        installed = installing.run(bundle)
+        artifacts = bundle.select(installed.choice.runtimes, wishes.precisions)
         with steps.step("copy the bundle") as done:
-            folder = _copy(board, bundle, artifacts)
+            folder = _copy(board, found.host, bundle, artifacts)
             done()
-        board.ask("switch", name=environment)
+        board.ask("switch", name=installed.environment)
         board.ask("tidy")
     with steps.step("verify there") as done:
-        verification = _verify(connection, f"{board.root}/venvs/{environment}/bin/edgenet", folder)
+        program = f"{board.root}/venvs/{installed.environment}/bin/edgenet"
+        verification = _verify(connection, program, folder)
         done()
     return Deployment(
         host=connection.host,
         survey=found,
         python=python,
         root=board.root,
-        environment=environment,
-        way=way,
-        runtimes=choice.runtimes,
-        packages=packages,
-        left_out=runner.left_out,
+        environment=installed.environment,
+        way=installed.way,
+        runtimes=installed.choice.runtimes,
+        packages=installed.packages,
+        left_out=installed.runner.left_out,
         folder=folder,
         artifacts=artifacts,
         sent_bytes=connection.sent_bytes,
@@ -244,19 +259,20 @@ class _Installing:
     steps: _Steps
     notes: list[str]
 
-    def run(self, bundle: Bundle) -> tuple[_Choice, str, tuple[Package, ...], RunnerWheel, str]:
-        """Install what the board needs; return how, what it is, and the environment's name."""
+    def run(self, bundle: Bundle) -> _Installed:
+        """Install what the board needs for the bundle, or find that it is there."""
         choices = self._choices(bundle)
-        installed = self.found.installation
-        there = next((it for it in choices if it.key == installed.get("packages_key")), None)
-        if there is not None:
-            runner = runner_wheel(there.runtimes)
-            name = _environment_name(there, runner)
-            if name == self.found.environment:
-                return there, "there already", _packages(installed), runner, name
-            packages = self._install(there, runner, like=self.found.environment)
-            return there, "those that were there", packages, runner, name
-        return self._first_that_can_be_had(choices)
+        described = self.found.installation
+        choice = next((it for it in choices if it.key == described.get("packages_key")), None)
+        if choice is None:
+            return self._first_that_can_be_had(choices)
+        runner = runner_wheel(choice.runtimes)
+        if _environment_name(choice, runner) == self.found.environment:
+            way, packages = "there already", _packages(described)
+        else:
+            way = "those that were there"
+            packages = self._install(choice, runner, like=self.found.environment)
+        return _Installed(choice=choice, way=way, packages=packages, runner=runner)
 
     def _choices(self, bundle: Bundle) -> tuple[_Choice, ...]:
         """Return the ways to give the board a runtime for the bundle, the best first."""
@@ -318,9 +334,7 @@ class _Installing:
             glibc=self.python.glibc,
         )
 
-    def _first_that_can_be_had(
-        self, choices: Sequence[_Choice]
-    ) -> tuple[_Choice, str, tuple[Package, ...], RunnerWheel, str]:
+    def _first_that_can_be_had(self, choices: Sequence[_Choice]) -> _Installed:
         missing: list[str] = []
         for choice in choices:
             runner = runner_wheel(choice.runtimes)
@@ -331,7 +345,7 @@ class _Installing:
                 continue
             if missing:
                 self.notes.append(f"no wheel here for {', '.join(dict.fromkeys(missing))}")
-            return choice, way, packages, runner, _environment_name(choice, runner)
+            return _Installed(choice=choice, way=way, packages=packages, runner=runner)
         platform = self._platform
         raise DeployRefused(
             f"{self.found.host}: no wheel of {', '.join(dict.fromkeys(missing))} for Python "
@@ -387,7 +401,9 @@ class _Installing:
         """Make the environment of `choice` and return what is in it."""
         own = content_of_bytes(runner.data)
         contents = {**{wheel.name: content_of(wheel) for wheel in wheels}, runner.name: own}
-        self._check_room(contents.values(), wheels, room_bytes)
+        left = sum(it.size_bytes - there for it, there in self.board.lacks(list(contents.values())))
+        unpacked = sum(map(unpacked_bytes, wheels))
+        _check_free(self.found.host, self.board, left + unpacked + room_bytes)
         _send(self.board, self.steps, "send packages", tuple(contents.values()))
         with self.steps.step("install packages") as done:
             made = self.board.ask(
@@ -407,13 +423,6 @@ class _Installing:
             done()
         return _packages(made)
 
-    def _check_room(
-        self, contents: Iterator[Content] | Any, wheels: Sequence[Path], room_bytes: int
-    ) -> None:
-        sent = sum(content.size_bytes for content in contents)
-        needed = sent + sum(map(unpacked_bytes, wheels)) + room_bytes + SPARE_BYTES
-        _check_free(self.found.host, self.board, needed)
-
 
 def _environment_name(choice: _Choice, runner: RunnerWheel) -> str:
     return hashlib.sha256(f"{choice.key} {runner.sha256}".encode()).hexdigest()[:DIGITS]
@@ -431,7 +440,9 @@ def _packages(described: Mapping[str, Any]) -> tuple[Package, ...]:
     return tuple(Package(**entry) for entry in described.get("packages", ()))
 
 
-def _check_free(host: str, board: Receiving, needed_bytes: int) -> None:
+def _check_free(host: str, board: Receiving, new_bytes: int) -> None:
+    """Raise `DeployRefused` with both figures where there is no room for so much more."""
+    needed_bytes = new_bytes + SPARE_BYTES
     if needed_bytes > board.free_bytes:
         raise DeployRefused(
             f"{host}: {board.free_bytes / 1e6:.0f} MB are free at {board.root}, "
@@ -458,13 +469,11 @@ def _send(board: Receiving, steps: _Steps, name: str, contents: Sequence[Content
         advance()
 
 
-def _copy(board: Receiving, bundle: Bundle, artifacts: Sequence[Artifact]) -> str:
+def _copy(board: Receiving, host: str, bundle: Bundle, artifacts: Sequence[Artifact]) -> str:
     """Bring the files of these artefacts, and what every bundle has, to the board."""
     paths = {name: content_of(_inside(bundle, name)) for name in board_files(bundle, artifacts)}
     lacking = board.lacks(tuple(paths.values()))
-    _check_free(
-        "the board", board, sum(it.size_bytes - there for it, there in lacking) + SPARE_BYTES
-    )
+    _check_free(host, board, sum(content.size_bytes - there for content, there in lacking))
     board.send(tuple(paths.values()))
     at = bundle_folder("", bundle.sha256).lstrip("/")
     return board.place(at, paths, notes={"part.json": part_document(bundle, artifacts)})

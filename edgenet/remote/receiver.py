@@ -3,8 +3,8 @@
 Its source is sent over SSH and run by the board's own Python (3.8 or newer); it imports nothing but
 the standard library. It answers each line of JSON on standard input by one on standard output:
 
-    open    lock the folder, clear what was cut off     -> free_bytes
-    want    which of these contents are missing         -> lacks [[sha256, bytes that are there]]
+    open    lock the folder, clear what was cut off     -> root
+    want    which of these contents are missing         -> lacks [[sha256, bytes there]], free_bytes
     take    those bytes follow, one content behind the other
     folder  make a folder of contents, all at once
     environment   make a virtual environment of wheels, or by the board's pip; all at once
@@ -70,7 +70,7 @@ class Receiver:
         self._sizes: Optional[Mapping[int, Sequence[Path]]] = None
 
     def open(self) -> Answer:
-        """Make the folder, lock it and clear what was cut off; return the bytes that are free.
+        """Make the folder, lock it and clear what was cut off; return its path without links.
 
         Raises `Refused` where another one has it.
         """
@@ -91,11 +91,10 @@ class Receiver:
             path.mkdir(mode=0o755, exist_ok=True)
             for left in path.glob(NEW + "*"):
                 shutil.rmtree(left, ignore_errors=True)
-        room = os.statvfs(self.root)
-        return {"root": str(self.root), "free_bytes": room.f_bavail * room.f_frsize}
+        return {"root": str(self.root)}
 
     def want(self, files: Files) -> Answer:
-        """Return which contents are missing, each with how many of its bytes are there."""
+        """Return which contents are missing, how many bytes of each are there, and the room."""
         lacks = []
         for file in files:
             sha256, size = file["sha256"], file["size_bytes"]
@@ -106,7 +105,8 @@ class Receiver:
                     part.unlink()
                     there = 0
                 lacks.append([sha256, there])
-        return {"lacks": lacks}
+        room = os.statvfs(self.root)
+        return {"lacks": lacks, "free_bytes": room.f_bavail * room.f_frsize}
 
     def take(self, files: Files, stream: BinaryIO) -> Answer:
         """Read contents from `stream`: each goes on where what is there of it ends."""

@@ -52,10 +52,10 @@ class Receiving:
         self._connection = connection
         self._process = process
         self._errors = errors
-        opened = self.ask("open")
-        self.root: str = opened["root"]
+        self.root: str = self.ask("open")["root"]
         """The folder on the board, absolute and without links."""
-        self.free_bytes: int = opened["free_bytes"]
+        self.free_bytes = 0
+        """Of the disk that it is on, as of the last `lacks`."""
 
     def lacks(self, contents: Sequence[Content]) -> tuple[tuple[Content, int], ...]:
         """Return those contents that the board lacks, each with how many bytes of it are there."""
@@ -64,9 +64,9 @@ class Receiving:
             {"sha256": content.sha256, "size_bytes": content.size_bytes}
             for content in by_hash.values()
         ]
-        return tuple(
-            (by_hash[sha], there) for sha, there in self.ask("want", files=wanted)["lacks"]
-        )
+        answer = self.ask("want", files=wanted)
+        self.free_bytes = answer["free_bytes"]
+        return tuple((by_hash[sha256], there) for sha256, there in answer["lacks"])
 
     def send(
         self, contents: Sequence[Content], *, on_bytes: Callable[[int], None] = lambda _: None

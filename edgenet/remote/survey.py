@@ -29,7 +29,7 @@ CLOCK_DAYS = 1.0
 SURVEY_TIMEOUT_S = 120.0
 
 ASK_PYTHON = r"""
-import glob, json, os, platform, sys, sysconfig
+import glob, json, os, sys
 from importlib.util import find_spec
 def has(name):
     try: return find_spec(name) is not None
@@ -39,19 +39,22 @@ def version(name):
         from importlib.metadata import version
         return version(name)
     except Exception: return None
-bundled = os.path.join(sysconfig.get_path("stdlib"), "ensurepip", "_bundled", "pip-*.whl")
+bundled = os.path.join(os.path.dirname(os.__file__), "ensurepip", "_bundled", "pip-*.whl")
 wheels = sorted(glob.glob(bundled) + glob.glob("/usr/share/python-wheels/pip-*.whl"))
+try: libc = os.confstr("CS_GNU_LIBC_VERSION")
+except (ValueError, OSError): libc = None
 print(json.dumps({
     "version": list(sys.version_info[:3]),
     "executable": sys.executable,
     "bits": 64 if sys.maxsize > 2**32 else 32,
-    "libc": list(platform.libc_ver()),
+    "libc": libc,
     "pip": ["-m", "pip"] if has("pip") else [wheels[-1] + "/pip"] if wheels else None,
     "picamera2": has("picamera2"),
     "opencv": has("cv2"),
     "numpy": version("numpy") if has("numpy") else None,
 }))
 """
+"""Run by each Python there: quick, for a board's first start of Python is slow."""
 
 PROGRAM = """
 root=$1 code=$2; shift 2
@@ -76,8 +79,12 @@ for file in "$@"; do
     echo
 done
 [ -e /sys/bus/virtio/devices/virtio0 ] && echo 'virtio yes'
+asked=
 for python in PYTHONS; do
-    command -v "$python" >/dev/null 2>&1 || continue
+    program=$(command -v "$python" 2>/dev/null) || continue
+    program=$(readlink -f "$program")
+    case " $asked " in *" $program "*) continue ;; esac
+    asked="$asked $program"
     printf 'python %s\\n' "$("$python" -I -c "$code" 2>/dev/null)"
 done
 exit 0
@@ -206,10 +213,10 @@ def _shown_files() -> tuple[str, ...]:
 def _parse(
     text: str,
 ) -> tuple[dict[str, str], dict[str, str], tuple[BoardPython, ...]]:
-    """Return single facts, files by their path, and the Pythons; each of these once."""
+    """Return single facts, files by their path, and the Pythons."""
     facts: dict[str, str] = {}
     files: dict[str, str] = {}
-    pythons: dict[str, BoardPython] = {}
+    pythons: list[BoardPython] = []
     path = None
     for line in text.splitlines():
         if line.startswith("|") and path is not None:
@@ -220,16 +227,14 @@ def _parse(
             path = rest
             files[path] = ""
         elif kind == "python" and (said := _object(rest)):
-            python = _python(said)
-            pythons.setdefault(".".join(map(str, python.version)), python)
+            pythons.append(_python(said))
         elif rest:
             facts[kind] = rest
-    return facts, files, tuple(pythons.values())
+    return facts, files, tuple(pythons)
 
 
 def _python(said: Mapping[str, Any]) -> BoardPython:
-    library, version = said["libc"]
-    numbers = re.match(r"(\d+)\.(\d+)", version) if library == "glibc" else None
+    numbers = re.match(r"glibc (\d+)\.(\d+)", said["libc"] or "")
     major, minor, patch = said["version"]
     return BoardPython(
         executable=said["executable"],
