@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from edgenet.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
-PART, PART_VERSION = "part.json", "1.0"
+PART = "part.json"
 """Beside the manifest of a bundle that was deployed: which of its files are left out there."""
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 DECIBEL, POINTS = "dB", "points"
 """Units of limits for the loss: of the logits' SQNR, of top-1 accuracy in percent."""
 AGAIN = "copy the bundle again or convert again"
@@ -208,11 +208,14 @@ class GoldenFiles:
     logits: str
     """The answers: logits, or all outputs of what is no classifier."""
     images: tuple[str, ...]
+    layers: str | None = None
+    """What each layer made; None before schema version 1.3 and where no runtime could tell."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Return every file of them, for the bundle's list."""
-        return (self.file, self.logits, *self.images)
+        layers = () if self.layers is None else (self.layers,)
+        return (self.file, self.logits, *layers, *self.images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +268,6 @@ class Bundle:
     golden: GoldenFiles | None = None
     layers: tuple[LayerWork, ...] = ()
     """In the order of execution; `Output.layer` names one of them. Empty before version 1.2."""
-    left_out: tuple[Artifact, ...] = ()
-    """Artefacts whose files were left out on purpose when the bundle was put on this board."""
 
     @property
     def sha256(self) -> str:
@@ -308,9 +309,7 @@ class Bundle:
         if not chosen:
             there = ", ".join(artifact.label for artifact in self.artifacts)
             wanted = " ".join([*runtimes, *(p.value for p in precisions)])
-            left = ", ".join(artifact.label for artifact in self.left_out)
-            not_here = f"; not deployed here: {left}" if left else ""
-            raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}{not_here}")
+            raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}")
         return chosen
 
 
@@ -329,14 +328,12 @@ def load_bundle(root: Path) -> Bundle:
     """Return the bundle at `root`, its manifest validated and every file's hash checked.
 
     Raises `UsageError` when there is no such folder, `BrokenBundle` when it is not a bundle, comes
-    from a newer schema, lacks a file or has one that was changed. A copy that `edgenet deploy` made
-    on a board says in `part.json` which artefacts it lacks; those alone may be missing.
+    from a newer schema, lacks a file or has one that was changed.
     """
     manifest = _read_manifest(root)
-    left_out = _left_out(root, manifest)
-    files = _check_files(root, manifest, left_out)
+    files = _check_files(root, manifest)
     try:
-        bundle = _parse(root, manifest, files, left_out)
+        bundle = _parse(root, manifest, files)
     except BadData as error:
         raise BrokenBundle(f"{root / MANIFEST}: {error}") from None
     if manifest["preprocessing_sha256"] != bundle.preprocessing.sha256():
@@ -552,45 +549,7 @@ def _validator() -> Any:
     return fastjsonschema.compile(schema)
 
 
-def left_out_files(bundle: Bundle, artifacts: Sequence[Artifact]) -> frozenset[str]:
-    """Return the files that a copy of a bundle with only these of its artefacts lacks."""
-    kept = {path for artifact in artifacts for path in artifact.files}
-    known = {path for it in (*bundle.artifacts, *bundle.left_out) for path in it.files}
-    return frozenset(known - kept)
-
-
-def part_document(bundle: Bundle, artifacts: Sequence[Artifact]) -> str:
-    """Return the text of `part.json`, one line, for a copy with only these of its artefacts."""
-    part = {
-        "schema_version": PART_VERSION,
-        "bundle_sha256": bundle.sha256,
-        "left_out": sorted(left_out_files(bundle, artifacts)),
-    }
-    return json.dumps(part) + "\n"
-
-
-def _left_out(root: Path, manifest: dict[str, Any]) -> frozenset[str]:
-    """Return the paths that a deployed part of a bundle lacks on purpose: artefacts alone."""
-    path = root / PART
-    if not path.exists():
-        return frozenset()
-    listed = tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"])
-    of_artifacts = {path for entry in manifest["artifacts"] for path in entry["files"]}
-    try:
-        part = json.loads(path.read_bytes())
-        same_version = part["schema_version"].partition(".")[0] == PART_VERSION.partition(".")[0]
-        left_out = frozenset(part["left_out"])
-        right = same_version and part["bundle_sha256"] == files_sha256(listed)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        right, left_out = False, frozenset()
-    if not right or not left_out <= of_artifacts:
-        raise BrokenBundle(f"{path}: does not say what this copy of the bundle lacks; {AGAIN}")
-    return left_out
-
-
-def _check_files(
-    root: Path, manifest: dict[str, Any], left_out: frozenset[str]
-) -> tuple[BundleFile, ...]:
+def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]:
     """Return the bundle's files after reading each; whatever the manifest names is one of them."""
     files = tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"])
     listed = {file.path: file for file in files}
@@ -601,15 +560,13 @@ def _check_files(
         *([manifest["labels"]["file"]] if manifest["labels"] else []),
         *(path for entry in manifest["artifacts"] for path in entry["files"]),
         *(entry["file"] for entry in manifest.get("quantizations", ())),
-        *((golden["file"], golden["logits"], *golden["images"]) if golden else ()),
+        *(_golden_files(golden).paths if golden else ()),
     ]
     for path in used:
         if path not in listed:
             raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
     for expected in files:
         path = root / expected.path
-        if expected.path in left_out:
-            continue
         if not path.is_file():
             raise BrokenBundle(f"{path}: is missing; {AGAIN}")
         found = describe_file(root, expected.path)
@@ -621,26 +578,9 @@ def _check_files(
     return files
 
 
-def _parse(
-    root: Path,
-    manifest: dict[str, Any],
-    files: tuple[BundleFile, ...],
-    left_out: frozenset[str],
-) -> Bundle:
+def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) -> Bundle:
     from edgenet.preprocess import preprocessing_from_spec
 
-    artifacts = tuple(
-        Artifact(
-            runtime=entry["runtime"],
-            precision=Precision(entry["precision"]),
-            files=tuple(entry["files"]),
-            size_bytes=entry["size_bytes"],
-            sha256=entry["sha256"],
-            variant=entry.get("variant"),
-        )
-        for entry in manifest["artifacts"]
-    )
-    missing = tuple(it for it in artifacts if left_out.intersection(it.files))
     golden = manifest.get("golden")
     return Bundle(
         root=root,
@@ -660,19 +600,30 @@ def _parse(
         ),
         labels=_labels(root, manifest["labels"]),
         files=files,
-        artifacts=tuple(it for it in artifacts if it not in missing),
-        left_out=missing,
+        artifacts=tuple(
+            Artifact(
+                runtime=entry["runtime"],
+                precision=Precision(entry["precision"]),
+                files=tuple(entry["files"]),
+                size_bytes=entry["size_bytes"],
+                sha256=entry["sha256"],
+                variant=entry.get("variant"),
+            )
+            for entry in manifest["artifacts"]
+        ),
         calibration=_calibration(root, manifest["calibration"]),
         tools=manifest["tools"],
         quantizations=tuple(_quantization(entry) for entry in manifest.get("quantizations", ())),
-        golden=golden
-        and GoldenFiles(
-            file=golden["file"], logits=golden["logits"], images=tuple(golden["images"])
-        ),
+        golden=golden and _golden_files(golden),
         layers=tuple(
             LayerWork(**_known_fields(LayerWork, entry)) for entry in manifest.get("layers", ())
         ),
     )
+
+
+def _golden_files(entry: dict[str, Any]) -> GoldenFiles:
+    known = _known_fields(GoldenFiles, entry)
+    return GoldenFiles(**{**known, "images": tuple(known["images"])})
 
 
 def _labels(root: Path, entry: dict[str, Any] | None) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
     golden/golden.json    the pixels' hashes; for each artefact its row, its tolerances and the host
     golden/logits.npy     float32 (artefacts, pictures, values), in the table's order; the values
                           are a classifier's logits, or all outputs of another network
+    golden/layers.npy     float32, the means of each layer's channels, artefact after artefact
     golden/0.jpg ...      the pictures
 
 They pin the whole way from a file to the outputs, so that any machine can be held against the
-host. `edgenet.convert.golden` writes them. Needs numpy and one OpenCV; runs on boards.
+host; the layers' values are for saying where an answer that is another one begins to be.
+`edgenet.convert.golden` writes them. Needs numpy and one OpenCV; runs on boards.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgenet.bundle import AGAIN, Bundle, GoldenFiles, Output
+from edgenet import runtimes
+from edgenet.bundle import AGAIN, Artifact, Bundle, GoldenFiles, Output
 from edgenet.errors import BadImage, BrokenBundle
 from edgenet.preprocess import Preprocessing, UInt8Array, prepare, read_picture
 from edgenet.runtimes import Float32Array
@@ -29,7 +32,9 @@ from edgenet.runtimes import Float32Array
 FOLDER = "golden"
 TABLE = f"{FOLDER}/golden.json"
 LOGITS = f"{FOLDER}/logits.npy"
-SCHEMA_VERSION = "1.1"
+LAYERS = f"{FOLDER}/layers.npy"
+SCHEMA_VERSION = "1.2"
+NO_LAYERS = "the bundle does not hold what each layer made on the host; convert again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,30 @@ class Tolerance:
     largest: float
     """Largest absolute difference of a value; 0 asks for the same bits."""
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeights:
+    """Where a layer's weights lie in the last of an artefact's files."""
+
+    offset: int
+    size_bytes: int
+    crc32: int
+    """Of those bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenLayer:
+    """One layer of an artefact, as it can be held against the host's."""
+
+    layer: str
+    tensor: str
+    """What the file calls that which the layer makes."""
+    channels: int
+    allowed: float
+    """How far the mean of a channel may be off on another machine."""
+    weights: StoredWeights | None
+    """None for a layer without, and where they could not be found in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +82,20 @@ class Expected:
     """One for each output."""
     device: str
     version: str
+    layers: tuple[GoldenLayer, ...] | str
+    """In the order of execution; or why there are none."""
+    file_size_bytes: int | None
+    """Of the last of its files; None as long as there were no layers."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelMeans:
+    """What one tensor of an artefact is on the golden pictures."""
+
+    means: npt.NDArray[np.float64]
+    """(channels,), each over all pictures and places; of bytes, in their steps."""
+    span: float
+    """The largest value less the smallest."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +145,62 @@ def read_golden(bundle: Bundle) -> GoldenVectors:
         raise BrokenBundle(f"{path}: holds no golden vectors ({error!r}); {AGAIN}") from None
 
 
+def read_layer_means(
+    bundle: Bundle, golden: GoldenVectors
+) -> Mapping[str, tuple[Float32Array, ...]]:
+    """Return by the artefact's label what each of its layers made on the host, (channels,) each.
+
+    As `ChannelMeans.means`, in the order of `Expected.layers`. Raises `BrokenBundle` for what
+    cannot be read.
+    """
+    files = bundle.golden
+    assert files is not None and files.layers is not None, "layers are named only if they are there"
+    path = bundle.root / files.layers
+    named = {
+        label: expected.layers
+        for label, expected in golden.expected.items()
+        if not isinstance(expected.layers, str)
+    }
+    counts = [layer.channels for layers in named.values() for layer in layers]
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BrokenBundle(f"{path}: holds no layer values ({error!r}); {AGAIN}") from None
+    if values.dtype != np.float32 or values.shape != (sum(counts),):
+        raise BrokenBundle(
+            f"{path}: values are {values.dtype} {values.shape}, not float32 ({sum(counts)},); "
+            f"{AGAIN}"
+        )
+    parts = iter(np.split(values, np.cumsum(counts)[:-1]))
+    return {label: tuple(next(parts) for _ in layers) for label, layers in named.items()}
+
+
+def channel_means(
+    artifact: Artifact,
+    path: Path,
+    images: Sequence[UInt8Array],
+    tensors: Sequence[str],
+    *,
+    threads: int = 1,
+) -> Mapping[str, ChannelMeans]:
+    """Return the means of these tensors of the artefact at `path` over `images`, (1, R, R, 3) each.
+
+    Raises what `edgenet.runtimes.trace` raises.
+    """
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    for found in runtimes.trace(artifact.runtime, path, images, tensors, threads=threads):
+        for name, values in found.items():
+            places = values.reshape(-1, values.shape[-1])
+            low, high = ends.get(name, (math.inf, -math.inf))
+            ends[name] = min(low, float(values.min())), max(high, float(values.max()))
+            sums[name] = sums.get(name, 0) + places.mean(axis=0, dtype=np.float64)
+    return {
+        name: ChannelMeans(means=total / len(images), span=ends[name][1] - ends[name][0])
+        for name, total in sums.items()
+    }
+
+
 def split(values: npt.NDArray[Any], outputs: Sequence[Output]) -> list[npt.NDArray[Any]]:
     """Return (pictures, values) as one such array for each output."""
     ends = np.cumsum([math.prod(output.shape) for output in outputs])
@@ -131,7 +230,34 @@ def _parse(
                 ),
                 device=str(row["host"]["device"]),
                 version=str(row["host"]["version"]),
+                layers=_parse_layers(row, files),
+                file_size_bytes=row.get("file_bytes"),
             )
             for index, row in enumerate(rows)
         },
+    )
+
+
+def _parse_layers(row: dict[str, Any], files: GoldenFiles) -> tuple[GoldenLayer, ...] | str:
+    if files.layers is None:
+        return NO_LAYERS
+    if row["layers"] is None:
+        return str(row["layers_reason"])
+    return tuple(
+        GoldenLayer(
+            layer=str(entry["layer"]),
+            tensor=str(entry["tensor"]),
+            channels=int(entry["channels"]),
+            allowed=float(entry["allowed"]),
+            weights=_parse_weights(entry["weights"]),
+        )
+        for entry in row["layers"]
+    )
+
+
+def _parse_weights(entry: dict[str, Any] | None) -> StoredWeights | None:
+    if entry is None:
+        return None
+    return StoredWeights(
+        offset=int(entry["offset"]), size_bytes=int(entry["bytes"]), crc32=int(entry["crc32"])
     )

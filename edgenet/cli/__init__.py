@@ -20,7 +20,6 @@ from edgenet.cli import (
     classify,
     compare,
     convert,
-    deploy,
     diagnose,
     doctor,
     evaluate,
@@ -57,7 +56,6 @@ COMMANDS = (
     doctor,
     camera,
     playlist,
-    deploy,
 )
 for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]

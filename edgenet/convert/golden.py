@@ -20,12 +20,15 @@ import numpy as np
 
 from edgenet import runtimes
 from edgenet.bundle import Artifact, GoldenFiles, Output, Precision, Quantization
-from edgenet.errors import MissingExtra
+from edgenet.convert.golden_layers import LayerMade, LayersInFile, measure_layers
+from edgenet.errors import MissingExtra, RuntimeRefused
 from edgenet.golden import (
     FOLDER,
+    LAYERS,
     LOGITS,
     SCHEMA_VERSION,
     TABLE,
+    GoldenLayer,
     Tolerance,
     prepare_pictures,
     split,
@@ -97,6 +100,7 @@ def write_golden(
     outputs: Sequence[Output],
     quantizations: Sequence[Quantization] = (),
     output_steps: Mapping[str, Mapping[str, float]] | None = None,
+    layers: Mapping[str, LayersInFile] | None = None,
     threads: int = 1,
     on_artifact: Callable[[], None] = lambda: None,
 ) -> GoldenFiles | None:
@@ -104,7 +108,9 @@ def write_golden(
 
     `pictures` are names and upright (H, W, 3) uint8 RGB. `output_steps` holds the scales of the
     8-bit outputs of each quantised model by its name; of an output that stays in float, what that
-    scale would be. Raises `RuntimeRefused` for an artefact that does not load.
+    scale would be. `layers` says, by the artefact's label, what its file has of each; without them
+    it cannot be told later where an answer begins to be another one. Raises `RuntimeRefused` for an
+    artefact that does not load.
     """
     (folder / FOLDER).mkdir()
     files = [
@@ -116,6 +122,7 @@ def write_golden(
     forms = {quantization.name: quantization for quantization in quantizations}
     rows: list[dict[str, Any]] = []
     answers: list[Float32Array] = []
+    inside: list[LayerMade] = []
     for artifact in artifacts:
         try:
             session = runtimes.load(artifact.runtime, folder / artifact.files[0], threads=threads)
@@ -133,6 +140,14 @@ def write_golden(
             )
             for output, part in zip(outputs, split(values, outputs), strict=True)
         ]
+        made = _measure_layers(
+            artifact,
+            folder,
+            inputs,
+            (layers or {}).get(artifact.label),
+            exact=not any(bound["largest"] for bound in bounds),
+            threads=threads,
+        )
         rows.append(
             {
                 "artifact": artifact.label,
@@ -140,8 +155,11 @@ def write_golden(
                 "tolerance": bounds[0],  # all that readers of version 1.0 know
                 "tolerances": bounds,
                 "host": {"device": session.device, "version": session.version},
+                "file_bytes": (folder / artifact.files[-1]).stat().st_size,
+                **_layer_entries(made),
             }
         )
+        inside += () if isinstance(made, str) else made
         answers.append(values)
         on_artifact()
     if not rows:
@@ -154,11 +172,13 @@ def write_golden(
         ],
         "artifacts": rows,
     }
-    (folder / TABLE).write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack(answers).astype("<f4"), allow_pickle=False)
-    (folder / LOGITS).write_bytes(buffer.getvalue())
-    return GoldenFiles(file=TABLE, logits=LOGITS, images=tuple(files))
+    (folder / TABLE).write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    _write_array(folder / LOGITS, np.stack(answers))
+    if inside:
+        _write_array(folder / LAYERS, np.concatenate([each.means for each in inside]))
+    return GoldenFiles(
+        file=TABLE, logits=LOGITS, layers=LAYERS if inside else None, images=tuple(files)
+    )
 
 
 def tolerance(
@@ -191,6 +211,48 @@ def tolerance(
     return Tolerance(
         largest=steps * output_step * (1 + 1e-5), reason=f"{steps:g} steps of {output_step:.3g}"
     )
+
+
+def _measure_layers(
+    artifact: Artifact,
+    folder: Path,
+    inputs: Sequence[UInt8Array],
+    layers: LayersInFile | None,
+    *,
+    exact: bool,
+    threads: int,
+) -> tuple[LayerMade, ...] | str:
+    """Return what each layer makes, or why that cannot be seen: no reason not to convert."""
+    if layers is None or not layers.tensors:
+        return "no tensor of its file is known to be a layer's"
+    try:
+        return measure_layers(artifact, folder, inputs, layers, exact=exact, threads=threads)
+    except RuntimeRefused as error:
+        return str(error)
+
+
+def _layer_entries(made: tuple[LayerMade, ...] | str) -> dict[str, Any]:
+    if isinstance(made, str):
+        return {"layers": None, "layers_reason": made}
+    return {"layers": [_layer_entry(each.golden) for each in made]}
+
+
+def _layer_entry(layer: GoldenLayer) -> dict[str, Any]:
+    stored = layer.weights
+    return {
+        "layer": layer.layer,
+        "tensor": layer.tensor,
+        "channels": layer.channels,
+        "allowed": layer.allowed,
+        "weights": stored
+        and {"offset": stored.offset, "bytes": stored.size_bytes, "crc32": stored.crc32},
+    }
+
+
+def _write_array(path: Path, values: Float32Array) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values.astype("<f4"), allow_pickle=False)
+    path.write_bytes(buffer.getvalue())
 
 
 def _write_picture(

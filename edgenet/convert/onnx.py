@@ -7,7 +7,7 @@ JetPack 5 and new enough for scales per channel. The writer knows operators, not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgenet.bundle import LayerWork, Output
 from edgenet.convert import int8_rules, tensorrt_rules
 from edgenet.convert.description import Description
+from edgenet.convert.golden_layers import tensors_of
 from edgenet.graph import (
     ACTIVATION_RANGES,
     IMAGE,
@@ -100,6 +102,14 @@ def encode(
     if quantized.symmetric:
         tensorrt_rules.require(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def layer_tensors(
+    path: Path, layers: Sequence[LayerWork], outputs: Sequence[Output]
+) -> dict[str, str]:
+    """Return the tensor that each layer makes, its bytes where it has any."""
+    there = frozenset(name for node in onnx.load(path).graph.node for name in node.output)
+    return tensors_of(layers, outputs, there, lambda layer: (layer,))
 
 
 class _Builder:
@@ -348,11 +358,7 @@ class _Builder:
     def _weights(self, op: Weighted) -> list[str]:
         """Return the names of weight and bias as float32 tensors."""
         integers = self.quantized.layers.get(op.name)
-        # OpenVINO has convolutions of bytes that give out float, and takes them only like this;
-        # ONNX Runtime has none, and is faster with weights that are floats to begin with.
-        wide = isinstance(op, Convolution) and op.name in self.quantized.sums
-        if integers is None or (wide and not self.bytes_in_float):
-            op = simulate.real_weights(self.quantized, op)
+        if integers is None:
             return [
                 self.constant(f"{op.name}.weight", op.weight),
                 self.constant(f"{op.name}.bias", op.bias),

@@ -8,15 +8,21 @@ scale values: the normalisation is inside, and a reader that found them would ap
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
+from edgenet.bundle import LayerWork, Output
 from edgenet.convert import onnx
 from edgenet.convert.description import Description
+from edgenet.convert.golden_layers import tensors_of
 from edgenet.graph import Graph, QuantizedGraph
 from edgenet.runtimes.openvino import shared_core, without_telemetry
 
 with without_telemetry():
     import openvino as ov
+
+DEQUANTIZED = ".dequantized"
+"""Behind the name of a tensor in 8 bits: the floats that these stand for."""
 
 
 def write_float32(graph: Graph, path: Path, *, description: Description) -> None:
@@ -32,6 +38,20 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
     """Write the INT8 form as IR; what stays float stays float32."""
     _write(quantized, path, description, "float32")
+
+
+def layer_tensors(
+    path: Path, layers: Sequence[LayerWork], outputs: Sequence[Output]
+) -> dict[str, str]:
+    """Return the tensor that each layer makes, behind its bytes where it has any.
+
+    An output between an operator and its bytes would keep OpenVINO from computing in integers.
+    """
+    operators = shared_core().read_model(path).get_ops()
+    made = [value for op in operators for value in op.outputs()]
+    there = frozenset(name for value in made for name in value.get_names())
+    in_float = there - {name.removesuffix(DEQUANTIZED) for name in there if DEQUANTIZED in name}
+    return tensors_of(layers, outputs, in_float, lambda layer: (f"{layer}{DEQUANTIZED}", layer))
 
 
 def _write(

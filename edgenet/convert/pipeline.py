@@ -50,6 +50,7 @@ from edgenet.convert.calibration import (
 )
 from edgenet.convert.description import Description
 from edgenet.convert.golden import choose_pictures, spread_pictures, write_golden
+from edgenet.convert.golden_layers import LayersInFile, float_weights, stored_weights
 from edgenet.convert.source import Source
 from edgenet.convert.work import work_of
 from edgenet.data.hygiene import check_disjoint
@@ -225,7 +226,10 @@ def convert(
             _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
         _check(folder, artifacts, source, images, forms, progress)
-        golden = _write_golden(folder, source, images, artifacts, forms, quantizations, progress)
+        layers = _layers_in_files(folder, source, targets, artifacts, forms)
+        golden = _write_golden(
+            folder, source, images, artifacts, forms, quantizations, layers, progress
+        )
         paths = [
             *((LABELS,) if source.labels else ()),
             *((QUANTIZATION,) if integer else ()),
@@ -601,6 +605,28 @@ def _allowed(expected: Float32Array) -> float:
     return FLOAT32_TOLERANCE * max(float(np.abs(expected).max()), 1.0)
 
 
+def _layers_in_files(
+    folder: Path,
+    source: Source,
+    targets: Sequence[Target],
+    artifacts: Sequence[Artifact],
+    forms: Mapping[str, Form],
+) -> dict[str, LayersInFile]:
+    """Return, by each artefact's label, what its file has of each layer."""
+    layers, outputs = work_of(source.graph), _outputs(source)
+    found = {}
+    for target, artifact in zip(targets, artifacts, strict=True):
+        writer = importlib.import_module(f"edgenet.convert.{target.writer}")
+        form = forms.get(artifact.quantization or "")
+        found[artifact.label] = LayersInFile(
+            tensors=writer.layer_tensors(folder / artifact.files[0], layers, outputs),
+            weights=stored_weights(form.quantized)
+            if form
+            else float_weights(source.graph, artifact.precision),
+        )
+    return found
+
+
 def _write_golden(
     folder: Path,
     source: Source,
@@ -608,6 +634,7 @@ def _write_golden(
     artifacts: Sequence[Artifact],
     forms: Mapping[str, Form],
     quantizations: Sequence[Quantization],
+    layers: Mapping[str, LayersInFile],
     progress: Progress,
 ) -> GoldenFiles | None:
     """Write a few pictures with every artefact's answers, for `edgenet verify`."""
@@ -625,6 +652,7 @@ def _write_golden(
         outputs=_outputs(source),
         quantizations=quantizations,
         output_steps={name: form.output_steps for name, form in forms.items()},
+        layers=layers,
         on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,8 +24,13 @@ from edgenet.golden import (
     split,
 )
 from edgenet.measure.accuracy import Proportion
+from edgenet.measure.first_layer import FirstLayer, first_layer, same_weights
 from edgenet.preprocess import UInt8Array, pixels_sha256
 from edgenet.runtimes import Float32Array
+
+HOLDS = "it answers as on the host"
+NOT_LOOKED_FOR = "it was not looked for"
+OTHER_PIXELS = "the pixels differ already"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,8 @@ class Verdict:
     """Largest absolute difference of the output's values; None where no number can tell."""
     failure: str | None
     """What is wrong; None when it holds."""
+    first_layer: FirstLayer | str
+    """Where that begins, or why it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +104,25 @@ def verify(
     """
     golden = read_golden(bundle)
     images = prepare_pictures(bundle.root, golden.files, bundle.preprocessing)
+    same_pixels = [
+        pixels_sha256(image) == sha256
+        for image, sha256 in zip(images, golden.prepared_sha256, strict=True)
+    ]
     verdicts: list[Verdict] = []
     not_run: list[tuple[Artifact, str]] = []
     missing: MissingExtra | BrokenBundle | None = None
     for artifact in artifacts:
         try:
             expected = _expected(bundle, golden, artifact)
-            verdicts.append(_judge(bundle, artifact, expected, images, threads))
+            verdict = _judge(bundle, artifact, expected, images, threads)
+            if verdict.first_layer == NOT_LOOKED_FOR:
+                where = (
+                    first_layer(bundle, golden, artifact, images, threads=threads)
+                    if all(same_pixels)
+                    else OTHER_PIXELS
+                )
+                verdict = replace(verdict, first_layer=where)
+            verdicts.append(verdict)
         except (MissingExtra, BrokenBundle) as error:
             if artifact.asked_for_as in required:
                 raise
@@ -114,10 +133,8 @@ def verify(
         raise missing
     return Verification(
         pictures=tuple(
-            GoldenPicture(file=file, same_pixels=pixels_sha256(image) == sha256)
-            for file, image, sha256 in zip(
-                golden.files, images, golden.prepared_sha256, strict=True
-            )
+            GoldenPicture(file=file, same_pixels=same)
+            for file, same in zip(golden.files, same_pixels, strict=True)
         ),
         verdicts=tuple(verdicts),
         not_run=tuple(not_run),
@@ -157,6 +174,7 @@ def _judge(
             top1=None,
             max_difference=None,
             failure=str(error),
+            first_layer="it gives no answer",
         )
     return compare(
         bundle, artifact, expected, found, device=session.device, version=session.version
@@ -172,7 +190,7 @@ def compare(
     device: str,
     version: str,
 ) -> Verdict:
-    """Return the verdict on (pictures, values) found here."""
+    """Return the verdict on (pictures, values) found here; it does not look for the first layer."""
     differences = _differences(bundle.outputs, expected, found)
     worst = max(differences, key=_share)
     comparable = found.shape == expected.values.shape
@@ -182,8 +200,8 @@ def compare(
         if comparable
         else f"gives values of shape {found.shape}, the host's were {expected.values.shape}"
     )
-    if failure is None and artifact.sha256 != expected.sha256:
-        failure = "is not the file that the host ran, though it answers alike"
+    if failure is None:
+        failure = _other_file(bundle, artifact, expected)
     return Verdict(
         artifact=artifact,
         output=worst.output,
@@ -193,7 +211,17 @@ def compare(
         top1=top1,
         max_difference=worst.largest if np.isfinite(worst.largest) else None,
         failure=failure,
+        first_layer=HOLDS if failure is None else NOT_LOOKED_FOR,
     )
+
+
+def _other_file(bundle: Bundle, artifact: Artifact, expected: Expected) -> str | None:
+    """Return what is wrong with an artefact that answers as the host's did."""
+    if artifact.sha256 != expected.sha256:
+        return "is not the file that the host ran, though it answers alike"
+    weights = same_weights(bundle, artifact, expected)
+    changed = ", ".join(layer for layer, same in weights.items() if not same)
+    return f"has not the host's weights in {changed}, though it answers alike" if changed else None
 
 
 @dataclass(frozen=True, kw_only=True)

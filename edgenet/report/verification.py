@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from edgenet.bundle import Artifact, Bundle
+from edgenet.bundle import AGAIN, Artifact, Bundle
+from edgenet.measure.first_layer import FirstLayer
 from edgenet.measure.verify import Verdict, Verification
 from edgenet.report.table import render
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 NO_TOP1 = "the network is no classifier"
+WEIGHTS = {
+    None: "whether its weights are the host's is not known",
+    False: "its weights in the file are not the host's",
+    True: "its weights in the file are the host's",
+}
 OTHER_PIXELS = "the preprocessing on this machine makes other pixels than the host's"
 
 
@@ -34,7 +41,7 @@ def verification_text(verification: Verification) -> str:
     notes = [
         f"pixels: {same} of {pictures} golden pictures are prepared as on the host",
         *([f"FAILS: {OTHER_PIXELS}"] if verification.other_pixels else []),
-        *(f"{verdict.artifact.label} FAILS: {verdict.failure}" for verdict in verification.failed),
+        *(line for verdict in verification.failed for line in _failure_lines(verdict)),
         *dict.fromkeys(
             f"{verdict.artifact.runtime}: {verdict.version} on {verdict.device}"
             for verdict in verification.verdicts
@@ -47,17 +54,17 @@ def verification_text(verification: Verification) -> str:
 
 def failure_line(bundle: Bundle, verification: Verification) -> str:
     """Return in one line what does not hold and what to do; for a verification that fails."""
-    causes = [verdict.artifact.label for verdict in verification.failed]
+    causes = [_named(verdict) for verdict in verification.failed]
     told = f"{', '.join(causes)}: not as on the host" if causes else ""
     pixels = OTHER_PIXELS if verification.other_pixels else ""
     made_by = ", ".join(f"{name} {version}" for name, version in bundle.tools.items())
-    return f"{bundle.root}: " + "; ".join(
-        [
-            *filter(None, (pixels, told)),
-            f"install what the host had here ({made_by}), or choose other artefacts with --runtime "
-            "and --precision and measure those with edgenet evaluate",
-        ]
+    todo = (
+        f"a file is not the host's: {AGAIN}"
+        if any(_has_other_weights(verdict) for verdict in verification.failed)
+        else f"install what the host had here ({made_by}), or choose other artefacts with "
+        "--runtime and --precision and measure those with edgenet evaluate"
     )
+    return f"{bundle.root}: " + "; ".join([*filter(None, (pixels, told)), todo])
 
 
 def verification_document(
@@ -84,6 +91,38 @@ def verification_document(
             for artifact, reason in verification.not_run
         ],
     }
+
+
+def _failure_lines(verdict: Verdict) -> list[str]:
+    """Return what is wrong with an artefact, and from where on."""
+    label, first = verdict.artifact.label, verdict.first_layer
+    if isinstance(first, str):
+        where = f"the layer where it begins is not known: {first}"
+    else:
+        where = f"it begins at layer {first.layer}: {_what_differs(first)}"
+    return [f"{label} FAILS: {verdict.failure}", f"{label}: {where}"]
+
+
+def _what_differs(first: FirstLayer) -> str:
+    weights = WEIGHTS[first.same_weights]
+    if first.means is None:
+        return f"{weights}, though no golden picture shows it"
+    far = first.means.difference
+    by = "is not finite" if far is None else f"differs by {far:.3g}"
+    return (
+        f"the mean of its channel {first.means.channel} {by}, allowed are "
+        f"{first.means.allowed:.3g}; {weights}"
+    )
+
+
+def _has_other_weights(verdict: Verdict) -> bool:
+    return isinstance(verdict.first_layer, FirstLayer) and verdict.first_layer.same_weights is False
+
+
+def _named(verdict: Verdict) -> str:
+    first = verdict.first_layer
+    from_on = "" if isinstance(first, str) else f" from layer {first.layer} on"
+    return f"{verdict.artifact.label}{from_on}"
 
 
 def _top1(verdict: Verdict) -> str:
@@ -118,7 +157,25 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "failure": verdict.failure,
     }
     unknown = [name for name, value in entry.items() if value is None and name != "failure"]
-    return {**entry, **{f"{name}_reason": verdict.failure or NO_TOP1 for name in unknown}}
+    return {
+        **entry,
+        **{f"{name}_reason": verdict.failure or NO_TOP1 for name in unknown},
+        **_first_layer(verdict.first_layer),
+    }
+
+
+def _first_layer(found: FirstLayer | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"first_layer": None, "first_layer_reason": found}
+    means = found.means
+    entry: dict[str, Any] = asdict(found)
+    if means is None:
+        entry["means_reason"] = "no golden picture shows a difference"
+    elif means.difference is None:
+        entry["means"]["difference_reason"] = "it is not finite"
+    if found.same_weights is None:
+        entry["same_weights_reason"] = "it is not known where they lie in the file"
+    return {"first_layer": entry}
 
 
 def _identity(artifact: Artifact) -> dict[str, Any]:

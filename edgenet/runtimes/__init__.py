@@ -1,15 +1,15 @@
 """The runtimes: one module each, its name is the runtime's name.
 
-A module offers `load`, `operators` and `time_operators`, as below but for the runtime's name, and
-imports its package on first use. To load a new runtime, add a module here; to write artefacts for
-it, add a row to `WRITERS` in `edgenet/convert/pipeline.py`.
+A module offers `load`, `operators`, `time_operators` and `trace`, as below but for the runtime's
+name, and imports its package on first use. To load a new runtime, add a module here; to write
+artefacts for it, add a row to `WRITERS` in `edgenet/convert/pipeline.py`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +21,8 @@ from edgenet.errors import UsageError
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+Tensor = npt.NDArray[np.float32 | np.int8 | np.uint8]
+"""What an artefact makes on the way: floats, or the bytes that stand for them."""
 
 
 class Session(Protocol):
@@ -121,6 +123,30 @@ def time_operators(
     """
     found: OperatorTimes = _module(runtime).time_operators(path, images, threads=threads)
     return found
+
+
+def trace(
+    runtime: str,
+    path: Path,
+    images: Sequence[UInt8Array],
+    names: Sequence[str],
+    *,
+    threads: int = 1,
+) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what each image makes of the tensors of these names inside the artefact at `path`.
+
+    They are (1, H, W, C) or (1, C), as outputs are. Raises what `load` raises; `RuntimeRefused` for
+    a tensor that is not there.
+    """
+    found: Iterator[Mapping[str, Tensor]] = _module(runtime).trace(
+        path, images, names, threads=threads
+    )
+    return found
+
+
+def channels_last(values: Tensor) -> Tensor:
+    """Return (1, C, H, W) as (1, H, W, C), and what has no height and width as it is."""
+    return np.moveaxis(values, 1, -1) if values.ndim == 4 else values
 
 
 def _module(runtime: str) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from edgenet.runtimes import (
     OperatorReport,
     OperatorTime,
     OperatorTimes,
+    Tensor,
     UInt8Array,
     check_image,
 )
@@ -46,6 +48,8 @@ INFORMATION = ("INFO:", "WARNING: All log messages before absl")
 """How lines begin that say nothing of the model."""
 DELEGATE = "DELEGATE"
 """The operator that stands for those which XNNPACK took over."""
+SUBGRAPHS_OF_MODEL, OUTPUTS_OF_SUBGRAPH = 2, 2
+"""Places of fields in TFLite's tables (schema.fbs)."""
 
 
 def load(path: Path, *, threads: int) -> LiteRtSession:
@@ -91,6 +95,57 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
         times.append(OperatorTime(operator=report, duration_ns=added_ns))
         shorter = longer
     return OperatorTimes(by="prefix", resolution_ns=1.0, times=tuple(times))
+
+
+def trace(
+    path: Path, images: Sequence[UInt8Array], names: Sequence[str], *, threads: int
+) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what each image makes of the tensors of these names.
+
+    They are made outputs: XNNPACK keeps no other tensor, whatever the interpreter is told to keep.
+    """
+    whole, _ = _interpreter(path, threads)  # it checks the file, which is patched unseen
+    numbers = {str(each["name"]): int(each["index"]) for each in whole.get_tensor_details()}
+    missing = [name for name in names if name not in numbers]
+    if missing:
+        raise RuntimeRefused(f"{path}: has no tensor {missing[0]}")
+    given = [int(each["index"]) for each in whole.get_output_details()]
+    wanted = [numbers[name] for name in names]
+    model = _with_outputs(path.read_bytes(), list(dict.fromkeys([*given, *wanted])))
+    interpreter, _ = _interpreter(model, threads)
+    source = interpreter.get_input_details()[0]["index"]
+    for image in images:
+        interpreter.set_tensor(source, image)
+        interpreter.invoke()
+        yield {name: interpreter.get_tensor(numbers[name]) for name in names}
+
+
+def _with_outputs(model: bytes, tensors: Sequence[int]) -> bytes:
+    """Return a model whose outputs are the tensors of these numbers.
+
+    tflite-runtime has no schema to write a model by, and none is needed: a new list is put behind
+    the file and the place of the old one says where.
+    """
+    subgraphs = _field(model, _follow(model, 0), SUBGRAPHS_OF_MODEL)
+    first = _follow(model, _follow(model, subgraphs) + 4)  # behind the list's length
+    place = _field(model, first, OUTPUTS_OF_SUBGRAPH)
+    padded = model + bytes(-len(model) % 4)
+    patched = bytearray(padded + struct.pack(f"<{1 + len(tensors)}i", len(tensors), *tensors))
+    struct.pack_into("<I", patched, place, len(padded) - place)
+    return bytes(patched)
+
+
+def _follow(model: bytes, place: int) -> int:
+    """Return where an offset points to; it counts from where it stands."""
+    (offset,) = struct.unpack_from("<I", model, place)
+    return place + int(offset)
+
+
+def _field(model: bytes, table: int, number: int) -> int:
+    """Return where a field of a table stands, which its list of places says."""
+    (back,) = struct.unpack_from("<i", model, table)
+    (offset,) = struct.unpack_from("<H", model, table - back + 4 + 2 * number)
+    return table + int(offset)
 
 
 def _difference_ns(taken_ns: Int64Array) -> float | None:

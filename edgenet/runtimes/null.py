@@ -5,17 +5,19 @@ It loads any artefact of a bundle and takes input and output from the manifest b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgenet import __version__
 from edgenet.bundle import Output, load_bundle
+from edgenet.errors import RuntimeRefused
 from edgenet.runtimes import (
     Float32Array,
     OperatorReport,
     OperatorTimes,
+    Tensor,
     UInt8Array,
     check_image,
 )
@@ -35,6 +37,17 @@ def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:  #
 def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorTimes:  # noqa: ARG001
     """Return no operators: none run."""
     return OperatorTimes(by="profiler", resolution_ns=1.0, times=())
+
+
+def trace(
+    path: Path,
+    images: Sequence[UInt8Array],  # noqa: ARG001
+    names: Sequence[str],
+    *,
+    threads: int,  # noqa: ARG001
+) -> Iterator[Mapping[str, Tensor]]:
+    """Refuse: there is nothing inside."""
+    raise RuntimeRefused(f"{path}: the null runtime computes nothing, so no {', '.join(names)}")
 
 
 class NullSession:

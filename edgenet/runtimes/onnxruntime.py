@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +27,9 @@ from edgenet.runtimes import (
     OperatorReport,
     OperatorTime,
     OperatorTimes,
+    Tensor,
     UInt8Array,
+    channels_last,
     check_image,
 )
 
@@ -59,6 +61,8 @@ Made by tools/make_saturation_model.py; a literal, as there is no onnx package o
 ANSWER = 100
 QUANTIZED = (b"QuantizeLinear", b"QLinear")
 """In the name of an operator of every quantised model."""
+GRAPH_OF_MODEL, OUTPUT_OF_GRAPH, NAME_OF_VALUE = 7, 12, 1
+"""Numbers of fields in ONNX's messages (onnx.proto)."""
 
 
 def load(path: Path, *, threads: int) -> OnnxRuntimeSession:
@@ -89,6 +93,45 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
             for kernel in zip(*runs, strict=True)
         ),
     )
+
+
+def trace(
+    path: Path, images: Sequence[UInt8Array], names: Sequence[str], *, threads: int
+) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what each image makes of the tensors of these names.
+
+    They are made outputs. A tensor in 8 bits must be that which QuantizeLinear makes: what lies
+    before it, or behind its DequantizeLinear, is not there once the layer computes in integers.
+    """
+    session, *_ = _start(path, threads, outputs=names)
+    image = session.get_inputs()[0].name
+    for shown in images:
+        values = session.run(list(names), {image: shown})
+        yield {name: channels_last(found) for name, found in zip(names, values, strict=True)}
+
+
+def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """Return a model that gives out further tensors.
+
+    There is no onnx package on a board, and none is needed: messages of Protocol Buffers that stand
+    one behind the other are one message, in which lists follow each other.
+    """
+    values = [_field(OUTPUT_OF_GRAPH, _field(NAME_OF_VALUE, name.encode())) for name in names]
+    return model + _field(GRAPH_OF_MODEL, b"".join(values))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """Return a field of bytes: its number and kind, its length, and itself."""
+    return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    """Return a number in groups of 7 bits, the lowest first, all but the last marked."""
+    groups = []
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*groups, value])
 
 
 def _typical(durations_ns: Sequence[int]) -> float | None:
@@ -124,10 +167,12 @@ def _profile(
     return [kernels[start : start + each] for start in range(0, len(kernels), each)]
 
 
-def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[Any, str, bool]:
+def _start(
+    path: Path, threads: int, *, profile: Path | None = None, outputs: Sequence[str] = ()
+) -> tuple[Any, str, bool]:
     """Return the package's own session, its version, and whether it has the exact 8-bit kernels.
 
-    It writes a profile if that has a path.
+    It writes a profile if that has a path, and gives out the further tensors that are named.
     """
     onnxruntime = package()
     exact = not _adds_up() and _is_quantized(path)
@@ -141,7 +186,8 @@ def _start(path: Path, threads: int, *, profile: Path | None = None) -> tuple[An
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+        model = _with_outputs(path.read_bytes(), outputs) if outputs else str(path)
+        session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER])
     except Exception as error:  # its error classes have no common base but Exception
         raise RuntimeRefused(f"{path}: ONNX Runtime cannot load it ({error})") from error
     return session, onnxruntime.__version__, exact

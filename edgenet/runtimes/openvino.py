@@ -8,7 +8,7 @@ it, on any processor and under any emulator (docs/processors.md).
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,9 @@ from edgenet.runtimes import (
     OperatorReport,
     OperatorTime,
     OperatorTimes,
+    Tensor,
     UInt8Array,
+    channels_last,
     check_image,
 )
 
@@ -101,6 +103,24 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
             if node in counted
         ),
     )
+
+
+def trace(
+    path: Path, images: Sequence[UInt8Array], names: Sequence[str], *, threads: int
+) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what each image makes of the tensors of these names, which are made outputs.
+
+    A tensor in 8 bits must be that behind its dequantisation, in float: an output before it would
+    keep OpenVINO from computing in integers.
+    """
+    compiled, _ = _compile(path, threads, outputs=names)
+    request = compiled.create_infer_request()
+    for image in images:
+        request.infer([image], share_inputs=True)
+        yield {
+            name: channels_last(np.array(request.get_tensor(name).data, np.float32))
+            for name in names
+        }
 
 
 def _counted_ns(compiled: Any, images: UInt8Array) -> dict[str, float]:
@@ -211,13 +231,22 @@ class OpenVinoSession:
 
 
 def _compile(
-    path: Path, threads: int, further: Options = MappingProxyType({})
+    path: Path,
+    threads: int,
+    further: Options = MappingProxyType({}),
+    *,
+    outputs: Sequence[str] = (),
 ) -> tuple[Any, str | None]:
-    """Return the compiled model, and why its int8 part computes in float32 if it does."""
+    """Return the compiled model, and why its int8 part computes in float32 if it does.
+
+    It gives out the further tensors that are named.
+    """
     core = shared_core()
     options = {**LATENCY, "INFERENCE_NUM_THREADS": threads, **further}
     try:
         model = core.read_model(str(path))
+        already = {name for output in model.outputs for name in output.get_names()}
+        model.add_outputs([name for name in outputs if name not in already])
         quantized = _is_quantized(model)
         why = "this processor's 8-bit kernels saturate" if quantized and not _adds_up() else None
         if why and not _adds_up(in_float=True):

@@ -30,7 +30,6 @@ def test_commands():
         "doctor",
         "camera",
         "playlist",
-        "deploy",
     ]
 
 
