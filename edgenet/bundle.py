@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgenet.preprocess import Preprocessing
 
 MANIFEST = "manifest.json"
-PART = "part.json"
+PART, PART_VERSION = "part.json", "1.0"
 """Beside the manifest of a bundle that was deployed: which of its files are left out there."""
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
@@ -268,6 +268,8 @@ class Bundle:
     golden: GoldenFiles | None = None
     layers: tuple[LayerWork, ...] = ()
     """In the order of execution; `Output.layer` names one of them. Empty before version 1.2."""
+    left_out: tuple[Artifact, ...] = ()
+    """Artefacts whose files were left out on purpose when the bundle was put on this board."""
 
     @property
     def sha256(self) -> str:
@@ -309,7 +311,9 @@ class Bundle:
         if not chosen:
             there = ", ".join(artifact.label for artifact in self.artifacts)
             wanted = " ".join([*runtimes, *(p.value for p in precisions)])
-            raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}")
+            left = ", ".join(artifact.label for artifact in self.left_out)
+            not_here = f"; not deployed here: {left}" if left else ""
+            raise UsageError(f"{self.root}: has no artefact for {wanted}; it has {there}{not_here}")
         return chosen
 
 
@@ -328,12 +332,14 @@ def load_bundle(root: Path) -> Bundle:
     """Return the bundle at `root`, its manifest validated and every file's hash checked.
 
     Raises `UsageError` when there is no such folder, `BrokenBundle` when it is not a bundle, comes
-    from a newer schema, lacks a file or has one that was changed.
+    from a newer schema, lacks a file or has one that was changed. A copy that `edgenet deploy` made
+    on a board says in `part.json` which artefacts it lacks; those alone may be missing.
     """
     manifest = _read_manifest(root)
-    files = _check_files(root, manifest)
+    left_out = _left_out(root, manifest)
+    files = _check_files(root, manifest, left_out)
     try:
-        bundle = _parse(root, manifest, files)
+        bundle = _parse(root, manifest, files, left_out)
     except BadData as error:
         raise BrokenBundle(f"{root / MANIFEST}: {error}") from None
     if manifest["preprocessing_sha256"] != bundle.preprocessing.sha256():
@@ -549,7 +555,45 @@ def _validator() -> Any:
     return fastjsonschema.compile(schema)
 
 
-def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]:
+def left_out_files(bundle: Bundle, artifacts: Sequence[Artifact]) -> frozenset[str]:
+    """Return the files that a copy of a bundle with only these of its artefacts lacks."""
+    kept = {path for artifact in artifacts for path in artifact.files}
+    known = {path for it in (*bundle.artifacts, *bundle.left_out) for path in it.files}
+    return frozenset(known - kept)
+
+
+def part_document(bundle: Bundle, artifacts: Sequence[Artifact]) -> str:
+    """Return the text of `part.json`, one line, for a copy with only these of its artefacts."""
+    part = {
+        "schema_version": PART_VERSION,
+        "bundle_sha256": bundle.sha256,
+        "left_out": sorted(left_out_files(bundle, artifacts)),
+    }
+    return json.dumps(part) + "\n"
+
+
+def _left_out(root: Path, manifest: dict[str, Any]) -> frozenset[str]:
+    """Return the paths that a deployed part of a bundle lacks on purpose: artefacts alone."""
+    path = root / PART
+    if not path.exists():
+        return frozenset()
+    listed = tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"])
+    of_artifacts = {path for entry in manifest["artifacts"] for path in entry["files"]}
+    try:
+        part = json.loads(path.read_bytes())
+        same_version = part["schema_version"].partition(".")[0] == PART_VERSION.partition(".")[0]
+        left_out = frozenset(part["left_out"])
+        right = same_version and part["bundle_sha256"] == files_sha256(listed)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        right, left_out = False, frozenset()
+    if not right or not left_out <= of_artifacts:
+        raise BrokenBundle(f"{path}: does not say what this copy of the bundle lacks; {AGAIN}")
+    return left_out
+
+
+def _check_files(
+    root: Path, manifest: dict[str, Any], left_out: frozenset[str]
+) -> tuple[BundleFile, ...]:
     """Return the bundle's files after reading each; whatever the manifest names is one of them."""
     files = tuple(BundleFile(**_known_fields(BundleFile, file)) for file in manifest["files"])
     listed = {file.path: file for file in files}
@@ -567,6 +611,8 @@ def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]
             raise BrokenBundle(f"{root / MANIFEST}: {path} is not in its list of files; {AGAIN}")
     for expected in files:
         path = root / expected.path
+        if expected.path in left_out:
+            continue
         if not path.is_file():
             raise BrokenBundle(f"{path}: is missing; {AGAIN}")
         found = describe_file(root, expected.path)
@@ -578,9 +624,26 @@ def _check_files(root: Path, manifest: dict[str, Any]) -> tuple[BundleFile, ...]
     return files
 
 
-def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) -> Bundle:
+def _parse(
+    root: Path,
+    manifest: dict[str, Any],
+    files: tuple[BundleFile, ...],
+    left_out: frozenset[str],
+) -> Bundle:
     from edgenet.preprocess import preprocessing_from_spec
 
+    artifacts = tuple(
+        Artifact(
+            runtime=entry["runtime"],
+            precision=Precision(entry["precision"]),
+            files=tuple(entry["files"]),
+            size_bytes=entry["size_bytes"],
+            sha256=entry["sha256"],
+            variant=entry.get("variant"),
+        )
+        for entry in manifest["artifacts"]
+    )
+    missing = tuple(it for it in artifacts if left_out.intersection(it.files))
     golden = manifest.get("golden")
     return Bundle(
         root=root,
@@ -600,17 +663,8 @@ def _parse(root: Path, manifest: dict[str, Any], files: tuple[BundleFile, ...]) 
         ),
         labels=_labels(root, manifest["labels"]),
         files=files,
-        artifacts=tuple(
-            Artifact(
-                runtime=entry["runtime"],
-                precision=Precision(entry["precision"]),
-                files=tuple(entry["files"]),
-                size_bytes=entry["size_bytes"],
-                sha256=entry["sha256"],
-                variant=entry.get("variant"),
-            )
-            for entry in manifest["artifacts"]
-        ),
+        artifacts=tuple(it for it in artifacts if it not in missing),
+        left_out=missing,
         calibration=_calibration(root, manifest["calibration"]),
         tools=manifest["tools"],
         quantizations=tuple(_quantization(entry) for entry in manifest.get("quantizations", ())),

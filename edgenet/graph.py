@@ -327,9 +327,11 @@ class QuantizedGraph:
     tensors: Mapping[str, Affine]
     layers: Mapping[str, QuantizedWeights]
     sums: Mapping[str, Affine] = field(default_factory=dict)
-    """Outputs of int8 layers that leave in float, as their sums of products are.
+    """What layers with 8-bit weights that read bytes give out in float, as sums of products are.
 
-    The affine is what 8 bits would have, for formats that cannot write sums.
+    The affine is what 8 bits would have, for formats that cannot write sums. A convolution with
+    sums computes in float where a runtime has no such layer: the same values but for float's own
+    rounding.
     """
     symmetric: bool = False
     """Every zero point is 0 in int8 (128 here): TensorRT knows no other."""

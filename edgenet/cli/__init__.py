@@ -20,6 +20,7 @@ from edgenet.cli import (
     classify,
     compare,
     convert,
+    deploy,
     diagnose,
     doctor,
     evaluate,
@@ -56,6 +57,7 @@ COMMANDS = (
     doctor,
     camera,
     playlist,
+    deploy,
 )
 for command in COMMANDS:
     name = command.__name__.rpartition(".")[2]

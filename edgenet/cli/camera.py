@@ -162,6 +162,13 @@ def camera(
             "where the extra viewer is installed, but not with --json or --replay.",
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keeps the page's token; made if it is not there. Default: a new token each time.",
+        ),
+    ] = None,
     window: Annotated[bool, typer.Option("--window", help="A window on this desktop.")] = False,
     list_cameras: Annotated[
         bool, typer.Option("--list", help="Say which cameras this machine has, and end.")
@@ -181,6 +188,8 @@ def camera(
         _refuse_what_does_not_fit(source, replay, events, view, as_json=as_json)
         if truth is not None and crop is not None:
             raise UsageError("--truth and --crop: the labels are of whole pictures; leave out one")
+        if token_file is not None and view == OFF:
+            raise UsageError("--token-file is for the page, and --view off has none; leave out one")
         if clock_offset is not None and truth is None:
             raise UsageError("--clock-offset is of a playlist's machine: give --truth too")
         from edgenet.board.detect import detect
@@ -194,8 +203,11 @@ def camera(
         from edgenet.stream.events import parse_smoothing
         from edgenet.stream.loading import in_order
         from edgenet.stream.shadow import Sampling, require_reference
+        from edgenet.stream.supervision import supervision_of
         from edgenet.stream.watch import Plan, watch
 
+        # First of all: what `--on` starts later must not take itself for this service.
+        supervision = supervision_of(os.environ)
         command = _shown_command(sys.argv[1:])
         asked = runtime_names(runtime)
         found = load_bundle(bundle or _shipped())
@@ -225,7 +237,9 @@ def camera(
                 # Programs that read our output, and replays, are not looked at unless asked.
                 view or ("off" if as_json or events == STDOUT or replay else None),
                 window=window,
+                token_file=token_file,
             ),
+            supervision=supervision,
         )
         run = watch(found, artifacts, plan, target=board.target, stopped=stopped, told=_Told(found))
         document = camera_document(found, run, board=board, command=command)
@@ -320,33 +334,37 @@ def _live_truth(data: str | None, bundle: Bundle, clock_offset: float | None) ->
     return LiveTruth(Truth(playlist, bundle, clock_offset_ms=clock_offset))
 
 
-def _open_views(stack: ExitStack, address: str | None, *, window: bool) -> list[View]:
+def _open_views(
+    stack: ExitStack, address: str | None, *, window: bool, token_file: Path | None
+) -> list[View]:
     """Return the page and the window, open until `stack` closes, and tell where they are.
 
     A page that was asked for must be there; the one that is there by itself need not.
     """
     views: list[View] = []
     if address != OFF:
-        viewer = _viewer(stack, address)
+        viewer = _viewer(stack, address, token_file)
         if viewer is not None:
             views.append(viewer)
-            _tell_page(viewer)
+            _tell_page(viewer, token_file)
     if window:
         from edgenet.stream.window import Window
 
         shown = stack.enter_context(Window())
-        if shown.problem is None:
+        if shown.fault is None:
             views.append(shown)
         else:
-            warn(shown.problem)
+            warn(shown.fault)
     return views
 
 
-def _viewer(stack: ExitStack, address: str | None) -> Viewer | None:
+def _viewer(stack: ExitStack, address: str | None, token_file: Path | None) -> Viewer | None:
     from edgenet.stream.viewer import DEFAULT, Viewer
+    from edgenet.stream.viewer.token import kept_token
 
+    token = None if token_file is None else kept_token(token_file)
     try:
-        return stack.enter_context(Viewer(address or DEFAULT))
+        return stack.enter_context(Viewer(address or DEFAULT, token=token))
     except MissingExtra as error:
         if address is not None:
             raise
@@ -358,7 +376,12 @@ def _viewer(stack: ExitStack, address: str | None) -> Viewer | None:
     return None
 
 
-def _tell_page(viewer: Viewer) -> None:
+def _tell_page(viewer: Viewer, token_file: Path | None) -> None:
+    if token_file is not None:
+        # Logs are read by more people than may see the page.
+        for address in viewer.addresses:
+            typer.echo(f"page: {address}, with ?token= and what is in {token_file}", err=True)
+        return
     for url in viewer.urls:
         typer.echo(f"page: {url}", err=True)
     if viewer.on_network:

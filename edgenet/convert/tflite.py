@@ -52,10 +52,9 @@ from edgenet.graph import (
     Pool,
     QuantizedGraph,
     Select,
-    Weighted,
     same_padding,
 )
-from edgenet.quantize.windows import windows
+from edgenet.quantize.windows import columns, windows
 
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
@@ -96,12 +95,13 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
     """Write `quantized` to `path`: int8 where it says so, float32 elsewhere.
 
-    Raises `ConversionFailed` for a form that breaks one of `int8_rules` and for an int8 layer, not
-    fully connected, whose output is no 8-bit tensor, which TFLite cannot hold.
+    A convolution that gives out its sums is written in float, with the values that its weights
+    have in 8 bits. Raises `ConversionFailed` for a form that breaks one of `int8_rules` and for any
+    other int8 layer whose output is no 8-bit tensor.
     """
     int8_rules.check(quantized)
     for op in quantized.graph.weighted():
-        if op.name in quantized.layers and not _is_sum(op, quantized):
+        if op.name in quantized.layers and op.name not in quantized.sums:
             int8_rules.require_8_bits(op.name, op.name, quantized)
     path.write_bytes(_bytes(quantized, np.dtype(np.float32), description))
 
@@ -531,7 +531,7 @@ def _select(file: File, op: Select) -> None:
 
 
 def _fully_connected(file: File, op: FullyConnected) -> None:
-    if _is_sum(op, file.quantized):
+    if op.name in file.quantized.sums:
         _windows(file, op, file.quantized.sums[op.name])
         return
     _with_activation(
@@ -546,45 +546,65 @@ def _fully_connected(file: File, op: FullyConnected) -> None:
     )
 
 
-def _is_sum(op: Weighted, quantized: QuantizedGraph) -> bool:
-    """Tell whether a layer computes in int8 and gives out its sums in float."""
-    whole = isinstance(op, FullyConnected) and op.activation is None
-    return whole and op.name in quantized.layers and op.name in quantized.sums
-
-
 def _windows(file: File, op: FullyConnected, affine: Affine) -> None:
     """Add an int8 layer with a float output of more than 8 bits (`edgenet.quantize.windows`)."""
     layer = file.quantized.layers[op.name]
-    source = file.tensor(op.input, INT8)
-    weight, _ = file.add_weights(op, (0, 1), channel_axis=0)
-    bias_scale = np.float32(file.quantized.tensors[op.input].scale) * layer.scale
+    reads = file.quantized.tensors[op.input]
+    bias_scale = np.float32(reads.scale) * layer.scale
     found = windows(affine)
-    total = -1
-    for number, shift in enumerate(found.shifts):
-        bias = (layer.bias - np.rint(shift / bias_scale.astype(np.float64))).astype(np.int32)
-        name = f"{op.name}/window{number}"
-        values = file.add_constant(f"{name}/bias", bias, per_channel(bias_scale, 0))
-        shape = shape_of(file.shapes[op.name])
-        part = file.add_tensor(f"{name}/int8", INT8, shape, per_tensor(found.affine, INT8))
-        file.add_operator(
-            tfl.BuiltinOperator.FULLY_CONNECTED,
-            [source, weight, values],
-            part,
-            tfl.FullyConnectedOptionsT(),
-        )
-        real = file.add_tensor(name, FLOAT32, shape)
-        file.add_dequantize(part, real)
-        last = number == len(found.shifts) - 1
-        if number == 0:
-            total = real
-            continue
-        target = (
-            file.add_output(op.name, FLOAT32)
-            if last
-            else file.add_tensor(f"{name}/sum", FLOAT32, shape)
-        )
-        file.add_operator(tfl.BuiltinOperator.ADD, [total, real], target, tfl.AddOptionsT())
-        total = target
+    first, second = (
+        np.rint(shift / bias_scale.astype(np.float64)).astype(np.int64) for shift in found.shifts
+    )
+    more = columns(first - second, reads)
+    nothing = np.full_like(more.inputs, reads.zero_point - 128)
+    source = file.tensor(op.input, INT8)
+    form = file.tensors[source].quantization
+    parts = [
+        part
+        for number, values in enumerate((nothing, more.inputs))
+        for part in (source, file.add_constant(f"{op.name}/window{number}", values[None], form))
+    ]
+    width = op.weight.shape[1] + len(more.inputs)
+    row = file.add_tensor(f"{op.name}/row", INT8, (1, 2 * width), form)
+    file.add_operator(
+        tfl.BuiltinOperator.CONCATENATION, parts, row, tfl.ConcatenationOptionsT(axis=1)
+    )
+    rows = file.add_tensor(f"{op.name}/rows", INT8, (2, width), form)
+    shape = np.array((2, width), np.int32)
+    file.add_operator(
+        tfl.BuiltinOperator.RESHAPE,
+        [row, file.add_constant(f"{op.name}/rows/shape", shape)],
+        rows,
+        tfl.ReshapeOptionsT(newShape=shape),
+    )
+    outputs = (2, op.weight.shape[0])
+    name = f"{op.name}/windows"
+    products = file.add_tensor(f"{name}/int8", INT8, outputs, per_tensor(found.affine, INT8))
+    file.add_operator(
+        tfl.BuiltinOperator.FULLY_CONNECTED,
+        [
+            rows,
+            file.add_constant(
+                f"{op.name}/weight",
+                np.concatenate([layer.values, more.weights], axis=1),
+                per_channel(layer.scale, 0),
+            ),
+            file.add_constant(
+                f"{op.name}/bias", (layer.bias - first).astype(np.int32), per_channel(bias_scale, 0)
+            ),
+        ],
+        products,
+        tfl.FullyConnectedOptionsT(),
+    )
+    real = file.add_tensor(name, FLOAT32, outputs)
+    file.add_dequantize(products, real)
+    axis = file.add_constant(f"{op.name}/axis", np.array([0], np.int32))
+    file.add_operator(
+        tfl.BuiltinOperator.SUM,
+        [real, axis],
+        file.add_output(op.name, FLOAT32),
+        tfl.ReducerOptionsT(keepDims=True),
+    )
 
 
 def _scalar_if_equal(values: Float32Array) -> Float32Array:

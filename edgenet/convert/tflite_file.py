@@ -26,6 +26,7 @@ from edgenet.graph import (
     Weighted,
     inputs_of,
 )
+from edgenet.quantize import simulate
 
 UINT8, INT8, INT32 = tfl.TensorType.UINT8, tfl.TensorType.INT8, tfl.TensorType.INT32
 FLOAT16, FLOAT32 = tfl.TensorType.FLOAT16, tfl.TensorType.FLOAT32
@@ -193,7 +194,7 @@ class File:
         `channel_axis`.
         """
         layer = self.quantized.layers.get(op.name)
-        if layer is not None:
+        if layer is not None and self.arithmetic(op) == INT8:
             bias_scale = np.float32(self.quantized.tensors[op.input].scale) * layer.scale
             return [
                 self.add_constant(
@@ -203,6 +204,7 @@ class File:
                 ),
                 self.add_constant(f"{op.name}/bias", layer.bias, per_channel(bias_scale, 0)),
             ]
+        op = simulate.real_weights(self.quantized, op)
         weight = self.add_float_weight(op.name, op.weight.transpose(axes))
         return [weight, self.add_constant(f"{op.name}/bias", op.bias)]
 

@@ -88,7 +88,7 @@ def _affine(affine: Affine) -> dict[str, Any]:
 def _held_in(name: str, affine: Affine, form: Form) -> dict[str, Any]:
     if name not in form.quantized.sums:
         return {"held_in": "8 bits"}
-    if form.quantized.symmetric:
+    if form.quantized.symmetric or name not in form.quantized.graph.outputs:
         return {"held_in": "float32"}
     found = windows(affine)
     return {

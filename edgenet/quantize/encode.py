@@ -28,6 +28,7 @@ from edgenet.graph import (
     inputs_of,
 )
 from edgenet.quantize.simulate import STEPS, WEIGHT_STEPS
+from edgenet.quantize.windows import least_weight_scale
 
 BIAS_LIMIT = 2**31 - 1
 LEAST_SCALE = 2.0**-60
@@ -46,10 +47,14 @@ def encode(
     ranges: Ranges,
     *,
     float_layers: Collection[str] = (),
+    wide_layers: Collection[str] = (),
     float_output: bool = False,
     symmetric: bool = False,
 ) -> QuantizedGraph:
     """Return the INT8 form of `graph`, the layers named in `float_layers` left in float.
+
+    Those of them in `wide_layers` read bytes and have weights in 8 bits; only what they give out is
+    float.
 
     With `float_output` fully connected layers whose output only leaves the network compute in int8
     and give out their sums. Where an int8 layer reads an image whose mean and deviation differ by
@@ -67,15 +72,16 @@ def encode(
         for op in graph.operators
         if op.name in names
     }
-    layers = {
-        op.name: _quantize_weights(op, tensors[op.input])
-        for op in graph.weighted()
-        if op.name not in float_layers
-    }
     sums = {
         name: tensors.pop(name)
         for name in (_float_outputs(graph) if float_output else ())
-        if name in layers
+        if name not in float_layers
+    }
+    sums |= {name: _affine(*covered[name], symmetric=symmetric) for name in wide_layers}
+    layers = {
+        op.name: _quantize_weights(op, tensors[op.input], sums.get(op.name))
+        for op in graph.weighted()
+        if op.name not in float_layers or op.name in wide_layers
     }
     return QuantizedGraph(
         graph=graph, tensors=tensors, layers=layers, sums=sums, symmetric=symmetric
@@ -255,12 +261,15 @@ def _with_whole_zero_point(graph: Graph) -> Graph:
     return replace(graph, operators=operators)
 
 
-def _quantize_weights(op: Weighted, source: Affine) -> QuantizedWeights:
+def _quantize_weights(op: Weighted, source: Affine, sums: Affine | None) -> QuantizedWeights:
+    """Return `op` rounded to nearest; `sums` is how its output is held if that is no 8 bits."""
     bias = op.bias.astype(np.float64)
     flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
     scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
     # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.
     least = np.abs(bias) / (BIAS_LIMIT / 2) / source.scale
+    if isinstance(op, FullyConnected) and sums is not None:
+        least = np.maximum(least, least_weight_scale(sums, source))
     scale = np.maximum(scale, least.astype(np.float32)).clip(LEAST_SCALE)
     per_channel = scale.reshape(-1, *[1] * (op.weight.ndim - 1))
     values = np.clip(np.rint(op.weight / per_channel), -WEIGHT_STEPS, WEIGHT_STEPS).astype(np.int8)

@@ -151,6 +151,9 @@ def encode_form(
 ) -> QuantizedGraph:
     """Return the INT8 form with weights rounded to nearest, before any correction."""
     graph = calibrated.equalised.graph
+    wide_layers = (
+        () if symmetric else sensitivity.wide_layers(graph, calibrated.noise, float_layers)
+    )
     image = graph.operators[0].name
     readers = {op.name for op in graph.operators if image in inputs_of(op)}
     if not symmetric and not readers.issubset(float_layers):
@@ -159,6 +162,7 @@ def encode_form(
         graph,
         calibrated.ranges,
         float_layers=float_layers,
+        wide_layers=wide_layers,
         float_output=True,
         symmetric=symmetric,
     )

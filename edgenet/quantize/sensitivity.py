@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgenet.graph import (
     IMAGE,
+    Convolution,
     Graph,
     Normalise,
     QuantizedGraph,
@@ -41,6 +42,9 @@ FREE_COST = 0.04
 """Share of the network's cost that the default form may spend on layers in float."""
 LEAST_GAIN = 0.05
 """Share of all noise that a layer must take away to be kept in float by default."""
+ROUNDED_WEIGHTS = 0.02
+"""Share of the noise left that 8 bits may add to the weights of a layer that reads bytes and gives
+out float: OpenVINO computes such a layer in int8. Learned rounding adds less than is predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,24 @@ def free_layers(ranking: Sequence[Choice]) -> tuple[str, ...]:
             break
         chosen.append(choice.layer)
     return tuple(chosen)
+
+
+def wide_layers(graph: Graph, noise: Noise, float_layers: Collection[str]) -> tuple[str, ...]:
+    """Return the convolutions in float that need no float but in what they give out.
+
+    They read bytes, nobody reads bytes of theirs, and their weights lose next to nothing in 8 bits.
+    """
+    in_bytes = tensors_in_bytes(graph, float_layers)
+    allowed = ROUNDED_WEIGHTS * noise.total(graph, float_layers)
+    return tuple(
+        op.name
+        for op in graph.operators
+        if isinstance(op, Convolution)
+        and op.name in float_layers
+        and op.input in in_bytes
+        and op.name not in in_bytes
+        and noise.by_weights[op.name] <= allowed
+    )
 
 
 def cost(graph: Graph, float_layers: Collection[str]) -> float:

@@ -16,9 +16,7 @@ from torch import Tensor
 from edgenet.graph import (
     IMAGE,
     Affine,
-    Convolution,
     Float32Array,
-    FullyConnected,
     Normalise,
     Operator,
     QuantizedGraph,
@@ -67,9 +65,13 @@ def step(quantized: QuantizedGraph, op: Operator, *inputs: Tensor) -> Tensor:
 
 def real(quantized: QuantizedGraph, op: Operator) -> Operator:
     """Return `op` as its integers stand for it."""
-    if isinstance(op, Convolution | FullyConnected) and op.name in quantized.layers:
-        return dequantized(op, quantized.layers[op.name], quantized.tensors[op.input])
-    return op
+    return real_weights(quantized, op) if isinstance(op, Weighted) else op
+
+
+def real_weights(quantized: QuantizedGraph, op: Weighted) -> Weighted:
+    """Return a layer with the weights and bias that it has in `quantized`, in 8 bits or float."""
+    integers = quantized.layers.get(op.name)
+    return op if integers is None else dequantized(op, integers, quantized.tensors[op.input])
 
 
 def dequantized(op: Weighted, weights: QuantizedWeights, source: Affine) -> Weighted:

@@ -1,8 +1,12 @@
 """An output in more than 8 bits, for formats whose int8 layers can only give out bytes.
 
-The layer stands several times with the same weights. Each time its bytes cover one window of the
-output, finely stepped, and stand still at its ends for what lies beyond; the sum of all is the
+The layer computes one row for each of several windows of the output. A row's bytes cover its
+window, finely stepped, and stand still at its ends for what lies beyond; the sum of all rows is the
 output in that many times as many steps.
+
+All rows are one matrix product, so that the weights are read once. What tells the rows apart are
+inputs that the layer did not have: constants, whose weights take the window's shift off the sums,
+to the last bit.
 """
 
 from __future__ import annotations
@@ -10,10 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgenet.graph import Affine
 
 WINDOWS = 2
+COLUMNS = 32
+"""Inputs that take the shift off, at most: 31 of the largest value and one of 1."""
+LARGEST_WEIGHT = 127
 REACH = 1.25
 """What they cover together, in ranges of the 8 bits that they stand for: images vary."""
 
@@ -41,3 +49,44 @@ def windows(affine: Affine) -> Windows:
         # A window's own values begin at its share of the lowest.
         shifts=tuple(lowest + n * width + one.zero_point * scale for n in range(WINDOWS)),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Columns:
+    """Inputs and weights that take one window's shift off the sums of a layer."""
+
+    inputs: npt.NDArray[np.int8]
+    """(columns,), in the affine of the layer's own inputs."""
+    weights: npt.NDArray[np.int8]
+    """(outputs, columns)."""
+
+
+def least_weight_scale(output: Affine, source: Affine) -> float:
+    """Return the weight scale below which `COLUMNS` cannot reach the windows' distance.
+
+    `output` is the affine in 8 bits of a layer's output, `source` that of its input. Only outputs
+    with next to no weights come near: rounding those more coarsely costs less than a step.
+    """
+    distance = 255 * windows(output).affine.scale
+    return distance / source.scale / ((COLUMNS - 1) * LARGEST_WEIGHT * abs(_far(source)))
+
+
+def columns(steps: npt.NDArray[np.int64], source: Affine) -> Columns:
+    """Return what adds `steps` (outputs,) to the integer sums of a layer."""
+    far = _far(source)
+    coarse = np.rint(steps / far).astype(np.int64)
+    count = max(-(-int(np.abs(coarse).max()) // LARGEST_WEIGHT), 1)
+    assert count < COLUMNS
+    # As equal as whole numbers can be: together they are `coarse`.
+    shares = [coarse * (n + 1) // count - coarse * n // count for n in range(count)]
+    sign = 1 if far > 0 else -1
+    values = np.array([far] * count + [sign], np.int64)
+    return Columns(
+        inputs=(values + source.zero_point - 128).astype(np.int8),
+        weights=np.stack([*shares, (steps - coarse * far) * sign], axis=1).astype(np.int8),
+    )
+
+
+def _far(source: Affine) -> int:
+    """Return the value, in steps, that is furthest from zero among a tensor's bytes."""
+    return 255 - source.zero_point if source.zero_point < 128 else -source.zero_point

@@ -40,6 +40,10 @@ class View(Protocol):
     def times(self) -> Times:
         """Return what drawing and encoding took."""
 
+    @property
+    def fault(self) -> str | None:
+        """Return why it is gone though nobody closed it; None while all is well."""
+
     def offer(self, result: Result | None, status: Status) -> None:
         """Show a result; never waits."""
 
@@ -71,6 +75,11 @@ class Onlookers:
         for view in self._views:
             if view.wanted:
                 view.offer(result, self._newest(live, reader))
+
+    @property
+    def fault(self) -> str | None:
+        """Return why one of them is gone though nobody closed it; None while all is well."""
+        return next((view.fault for view in self._views if view.fault is not None), None)
 
     @property
     def samples_ns(self) -> dict[str, Sequence[int]]:

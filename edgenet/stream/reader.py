@@ -140,7 +140,7 @@ class Reader:
         self._trouble: str | None = None
         self._out_since_ns: int | None = None
         self._well_since_ns: int | None = None
-        self._attempts = 0
+        self._attempts = self._rounds = 0
         self._repeats = _Repeats()
         self._thread = threading.Thread(target=self._run, name="edgenet reader", daemon=True)
 
@@ -222,6 +222,11 @@ class Reader:
             return f"no picture for {(self._now() - last.arrived_ns) / 1e9:.1f} s: {trouble}"
         return self._repeats.trouble
 
+    @property
+    def rounds(self) -> int:
+        """Return how often the thread has tried for a picture; one that hangs tries no more."""
+        return self._rounds
+
     def _close(self) -> None:
         self._stop.set()
         self._slot.close()
@@ -240,6 +245,7 @@ class Reader:
         source: Source | None = None
         try:
             while not self._stop.is_set():
+                self._rounds += 1
                 try:
                     source = source or self._begin()
                     frame = source.read()

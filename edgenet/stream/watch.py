@@ -41,6 +41,7 @@ from edgenet.stream.run import (
 from edgenet.stream.shadow import Sampling, Shadow, require_reference
 from edgenet.stream.sources import Source
 from edgenet.stream.strip_reader import Reading, StripReader
+from edgenet.stream.supervision import Supervision
 from edgenet.stream.truth import Running, Truth, TruthReport
 
 SENSORS_S = 5.0
@@ -112,6 +113,8 @@ class Plan:
     truth: LiveTruth = field(default_factory=LiveTruth)
     shadow: Sampling | None = None
     """How often a frame also goes to the float reference; None for never."""
+    supervision: Supervision = field(default_factory=Supervision)
+    """The service manager, where there is one."""
 
 
 class Told(Protocol):
@@ -219,8 +222,15 @@ def watch(
                 for fault in faults:
                     told.failed(fault)
                 onlookers.show(live, reader, result)
+                plan.supervision.see(
+                    result,
+                    reader,
+                    page_fault=lambda: onlookers.fault,
+                    rate=live.latencies.labelled_per_second,
+                )
                 told.went_on(live, result, truth.running())
             found = live.found(loaded, plan.preprocessing)
+            plan.supervision.ending(found.ending)
         seen = None if shadow is None else shadow.report()
         # The camera is closed: nothing competes with what is fed directly.
         report = truth.report(loaded)

@@ -1,7 +1,7 @@
 """A window on the desktop with the newest picture and its label, where there is a desktop.
 
 It is a process of its own: OpenCV aborts the whole process where its display does not answer, and
-nobody who drags a window about holds up the run. Where no window can open, `problem` says why, and
+nobody who drags a window about holds up the run. Where no window can open, `fault` says why, and
 the run goes on without.
 
     python -m edgenet.stream.window CONTROL MEMORY
@@ -35,7 +35,7 @@ ESCAPE = 27
 
 
 class Window:
-    """The run's end of it. Use it in a `with`; look at `problem` within."""
+    """The run's end of it. Use it in a `with`; look at `fault` within."""
 
     def __init__(self) -> None:
         self._onlooker = Onlooker("edgenet.stream.window", {}) if is_display_named() else None
@@ -54,7 +54,7 @@ class Window:
         self.close()
 
     @property
-    def problem(self) -> str | None:
+    def fault(self) -> str | None:
         """Return why there is no window, in one line; None where there is one, or was."""
         if self._onlooker is None:
             return f"no window: {NO_DISPLAY}; {INSTEAD}"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -477,6 +478,8 @@ CASES = [
     # Wrong words are told whether there is a camera or not.
     ("camera bundle --view off --crop 1,2,3", 2, "--crop 1,2,3"),
     ("camera bundle --view off --threads 0", 2, "--threads"),
+    ("camera bundle --view off --token-file t", 2, "--token-file is for the page"),
+    ("camera bundle --source synthetic:// --token-file nowhere/t", 1, "cannot be written"),
     ("camera bundle --view 127.0.0.1:70000", 2, "a port is 0 to"),
 ]
 
@@ -505,3 +508,45 @@ def test_no_password_in_the_record(place, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "s3cret" not in shown.out + shown.err + Path("record.json").read_text()
     assert "--mqtt=mqtt://127.0.0.1:9" in json.loads(shown.out)["command"]
+
+
+def test_as_a_service(small_bundle, tmp_path):
+    """The manager hears of the first label and of the end; the page's token stays, unlogged."""
+    told, token = tmp_path / "told", tmp_path / "page-token"
+    write_environment = f"sh -c 'env >>{told}'"
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "notify"))
+            manager.settimeout(30)
+            child = start(
+                *(small_bundle.root, "--source", SYNTHETIC, "--runtime", "null"),
+                *("--view", "127.0.0.1:0", "--token-file", token, "-o", tmp_path / "record.json"),
+                *("--smooth", "1/1", "--on", f"*={write_environment}"),
+                env={
+                    **os.environ,
+                    "NOTIFY_SOCKET": str(tmp_path / "notify"),
+                    "WATCHDOG_USEC": "2000000",
+                },
+            )
+            address = (
+                next(line for line in child.stderr if line.startswith("page: "))
+                .split()[1]
+                .rstrip(",")
+            )
+            ready = manager.recv(4096).decode().split("\n")
+            assert ready[:2] == ["READY=1", "WATCHDOG=1"]
+            assert ready[2].startswith("STATUS=")
+            assert "WATCHDOG=1" in manager.recv(4096).decode().split("\n")
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                page(address)
+            assert "<canvas" in page(f"{address}?token={token.read_text().strip()}")
+            child.send_signal(signal.SIGTERM)
+            code, out, err = finish(child)
+            assert code == 0, err
+            while "STOPPING=1" not in (last := manager.recv(4096).decode().split("\n")):
+                pass
+            assert last[1] == "STATUS=it was asked to end"
+            assert token.read_text().strip() not in err + out
+        (tmp_path / "notify").unlink()
+    assert "EDGENET_LABEL=" in told.read_text()
+    assert "NOTIFY_SOCKET" not in told.read_text(), "it is no command that the manager waits for"

@@ -30,6 +30,7 @@ def test_commands():
         "doctor",
         "camera",
         "playlist",
+        "deploy",
     ]
 
 

@@ -18,7 +18,9 @@ from conftest import Silent, convert_quietly
 from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.convert import onnx as onnx_writer
+from edgenet.convert import openvino as openvino_writer
 from edgenet.convert import pipeline, tensorrt_rules
+from edgenet.convert import tflite as tflite_writer
 from edgenet.convert.calibration import Calibration, CalibrationImages
 from edgenet.convert.description import Description
 from edgenet.convert.pipeline import Int8Options, convert, select_targets
@@ -26,11 +28,14 @@ from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist, photographs
 from edgenet.data.dataset import open_dataset
 from edgenet.errors import BadData, ConversionFailed, UsageError
+from edgenet.graph import Affine
+from edgenet.measure.agreement import closeness
 from edgenet.models.weights import Choices, load_reference
 from edgenet.preprocess import prepare
 from edgenet.quantize import execute, simulate
 from edgenet.quantize.form import calibrate, make_form
 from edgenet.quantize.recipe import load_recipe
+from edgenet.quantize.windows import windows
 from edgenet.runtimes.torch import TorchSession
 
 KERNELS = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate hides tensors
@@ -148,8 +153,12 @@ def read_qdq(runtime, path):
     return tensors, layers
 
 
-def read_tflite(path):
-    """Return the same; int8 holds a zero point less 128, sums are in windows of their own."""
+def read_tflite(path, sums):
+    """Return the same; int8 holds a zero point less 128.
+
+    The classifier's weights have more columns than it has inputs, and its bias another value, as
+    `edgenet.quantize.windows` says; what they stand for is returned.
+    """
     interpreter = Interpreter(str(path), experimental_op_resolver_type=KERNELS)
     interpreter.allocate_tensors()
     tensors, layers = {}, {}
@@ -165,8 +174,15 @@ def read_tflite(path):
                 values = values.transpose((3, 0, 1, 2) if axis == 3 else (0, 3, 1, 2))
             key = name.replace("/", ".")
             layers[key] = (parameters["scales"], values.astype(int).ravel())
-        elif name.endswith("/bias") and detail["dtype"] == np.int32 and "/window" not in name:
+        elif name.endswith("/bias") and detail["dtype"] == np.int32:
             layers[name.replace("/", ".")] = (None, interpreter.get_tensor(detail["index"]))
+    affine = Affine(scale=sums["scale"], zero_point=sums["zero_point"])
+    scales, inputs = layers["fc.weight"][0], layers["conv_pw_13.bias"][1].size
+    columns = layers["fc.weight"][1].reshape(len(scales), -1)
+    layers["fc.weight"] = (scales, columns[:, :inputs].ravel())
+    first = windows(affine).shifts[0]
+    steps = np.float32(tensors["pool"][0]) * scales
+    layers["fc.bias"] = (None, layers["fc.bias"][1] + np.rint(first / steps.astype(np.float64)))
     return tensors, layers
 
 
@@ -200,7 +216,7 @@ def test_one_int8_model_in_three_formats(int8_bundle):
     assert tuple(form["float_layers"]) == float_layers
     assert len(form["layers"]) == 28 - len(float_layers)
     readings = {
-        runtime: read_tflite(int8_bundle.path(artifact))
+        runtime: read_tflite(int8_bundle.path(artifact), form["tensors"]["fc"])
         if runtime == "litert"
         else read_qdq(runtime, int8_bundle.path(artifact))
         for runtime, artifact in int8_artifacts(int8_bundle).items()
@@ -227,12 +243,8 @@ def test_the_document_has_what_tflite_holds_instead_of_sums(int8_bundle):
     held = {tensor["name"]: tensor["quantization"] for tensor in interpreter.get_tensor_details()}
     assert told["held_in"] == "float32"
     assert len(told["windows"]["shifts"]) == 2
-    for number in range(2):
-        scale, zero_point = held[f"fc/window{number}/int8"]
-        assert (scale, zero_point + 128) == (
-            told["windows"]["scale"],
-            told["windows"]["zero_point"],
-        )
+    scale, zero_point = held["fc/windows/int8"]
+    assert (scale, zero_point + 128) == (told["windows"]["scale"], told["windows"]["zero_point"])
     assert "less 128" in document["conventions"]["zero_point"]
     moved = document["forms"]["int8"]["layers"]["conv_pw_5"]["moved_by"]
     assert moved["equalisation"]["weights_times_most"] > 1
@@ -326,7 +338,7 @@ def test_a_normaliser_for_each_channel_is_in_integers(uneven, tmp_path):
         for detail in interpreter.get_tensor_details()
         if detail["dtype"] == np.float32
     }
-    assert all(name == "logits" or name.startswith("fc/") for name in floats)
+    assert all(name in ("", "logits") or name.startswith("fc/") for name in floats)
 
 
 def test_the_padded_border_is_padded_with_zero_and_not_with_a_byte(uneven):
@@ -500,3 +512,43 @@ def test_a_label_of_two_lines_is_refused(make_bundle):
             dataclasses.replace(reference, labels=labels),
             targets=select_targets(("onnxruntime",), (Precision.FLOAT32,)),
         )
+
+
+def test_a_layer_that_gives_out_its_sums_is_one_layer_in_three_formats(fashion, tmp_path):
+    """OpenVINO's file holds its bytes and computes in them; the others' floats are those bytes."""
+    source = of_reference(fashion)
+    samples = fashion_mnist.test_set().draw(32, seed=0).samples
+    images = [prepare(sample.read(), source.preprocessing) for sample in samples]
+    calibrated = calibrate(source.graph, images, load_recipe("minmax"), seed=0, progress=Silent())
+    form = make_form(calibrated, ("stem", "conv_dw_1"), progress=Silent()).quantized
+    assert form.sums.keys() == {"stem", "fc"} and "stem" not in form.tensors
+    description = Description(
+        name="wide",
+        version="0",
+        licence="none",
+        labels=source.labels,
+        preprocessing=source.preprocessing,
+    )
+    files = {
+        "onnxruntime": (onnx_writer, tmp_path / "wide.onnx"),
+        "openvino": (openvino_writer, tmp_path / "wide.xml"),
+        "litert": (tflite_writer, tmp_path / "wide.tflite"),
+    }
+    expected = simulate.answers(form, images)
+    for runtime, (writer, path) in files.items():
+        writer.write_int8(form, path, description=description)
+        session = runtimes.load(runtime, path)
+        found = np.concatenate([session.run(image)["logits"] for image in images])
+        session.close()
+        assert closeness(found, expected).sqnr_db > 40
+    weights = form.layers["stem"]
+    real = weights.values * weights.scale.reshape(-1, 1, 1, 1)
+    _, layers = read_qdq("openvino", files["openvino"][1])
+    np.testing.assert_array_equal(layers["stem.weight"][1], weights.values.ravel())
+    initializers = onnx.load(files["onnxruntime"][1]).graph.initializer
+    (written,) = (onnx.numpy_helper.to_array(t) for t in initializers if t.name == "stem.weight")
+    np.testing.assert_array_equal(written, real)
+    interpreter = Interpreter(str(files["litert"][1]), experimental_op_resolver_type=KERNELS)
+    interpreter.allocate_tensors()
+    (index,) = (t["index"] for t in interpreter.get_tensor_details() if t["name"] == "stem/weight")
+    np.testing.assert_array_equal(interpreter.get_tensor(index).transpose(0, 3, 1, 2), real)

@@ -104,7 +104,7 @@ def colours_on(screen):
 
 def test_the_newest_picture_with_its_label(desktop):
     with Window() as window:
-        assert window.problem is None
+        assert window.fault is None
         with Run(window, label="a label that is easy to see") as run:
             seen = set()
             wait_for(lambda: seen.update(colours_on(desktop)) or len(seen) == 3)
@@ -134,7 +134,7 @@ def test_q_closes_it_and_the_run_goes_on(desktop):
         wait_for(lambda: len(window.times.draw_ns) > 3)
         xdotool("search", "--sync", "--name", "edgenet", "windowfocus", "--sync", "key", "q")
         wait_for(lambda: window.closed_by_user)
-        assert window.problem is None
+        assert window.fault is None
         before = run.sequence
         wait_for(lambda: run.sequence > before + 3)
 
@@ -150,8 +150,8 @@ def test_a_display_that_does_not_answer(desktop_opencv, monkeypatch):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(desktop_opencv))
     with Window() as window:
-        assert "no window: its process was ended by SIGABRT" in window.problem
-        assert "\n" not in window.problem
+        assert "no window: its process was ended by SIGABRT" in window.fault
+        assert "\n" not in window.fault
         with Run(window) as run:
             time.sleep(0.3)
             assert run.sequence > 3
@@ -160,14 +160,14 @@ def test_a_display_that_does_not_answer(desktop_opencv, monkeypatch):
 def test_an_opencv_without_windows(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":987")
     with Window() as window:
-        assert "edgenet[desktop]" in window.problem
+        assert "edgenet[desktop]" in window.fault
 
 
 def test_no_display(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with Window() as window, Run(window) as run:
-        assert window.problem == (
+        assert window.fault == (
             "no window: there is no display here (neither DISPLAY nor WAYLAND_DISPLAY is set); "
             "use --view and a browser"
         )

@@ -128,6 +128,7 @@ class Sources:
     """None: the embedded photographs."""
     harder: int
     """How many harder pictures."""
+    sizes: pictures.Sizes
 
 
 def bench(network: str, bundles: dict[str, Bundle], sources: Sources, plan: Plan) -> Result:
@@ -185,7 +186,7 @@ def _scene(files: rivals.FloatFiles, bundle: Bundle, sources: Sources) -> Scene:
     )
     harder = np.empty((0, side, side, 3), np.uint8)
     if sources.harder:
-        harder = pictures.harder(sources.harder)
+        harder = pictures.harder(sources.harder, sizes=sources.sizes)
     if sources.harder and side != pictures.SIDE:
         harder = np.stack([resize(image, (side, side)) for image in harder])
     session = runtimes.load("onnxruntime", files.onnx)
@@ -462,6 +463,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--pictures", type=int, default=1000, metavar="N", help="harder pictures, 0: none"
     )
+    parser.add_argument(
+        "--cutouts",
+        nargs=2,
+        type=float,
+        default=pictures.SIZES.cutout,
+        metavar=("LEAST", "MOST"),
+        help="size of what is pasted on harder pictures, as a share of theirs",
+    )
+    parser.add_argument(
+        "--crops",
+        nargs=2,
+        type=float,
+        default=pictures.SIZES.crop,
+        metavar=("LEAST", "MOST"),
+        help="size of what harder pictures show, as a share of the photograph",
+    )
     parser.add_argument("--quick", action="store_true", help="few pictures, short timing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     return parser.parse_args()
@@ -472,9 +489,12 @@ def main() -> None:
     options = _options()
     plan = QUICK if options.quick else PUBLISHED
     count = min(options.pictures, QUICK_PICTURES) if options.quick else options.pictures
-    sources = Sources(labelled=options.data, calibration=options.calibration, harder=count)
+    sizes = pictures.Sizes(cutout=tuple(options.cutouts), crop=tuple(options.crops))
+    sources = Sources(
+        labelled=options.data, calibration=options.calibration, harder=count, sizes=sizes
+    )
     machine = [machine_line()]
-    print(f"{machine[0]}\n{plan.threads} thread{' (quick)' if options.quick else ''}\n")
+    print(f"{machine[0]}\n{plan.threads} thread{' (quick)' if options.quick else ''}; {sizes}\n")
     if options.bundle:
         bundles = {form: load_bundle(Path(path)) for form, path in options.bundle}
         work = iter([(next(iter(bundles.values())).name, bundles)])

@@ -30,10 +30,19 @@ CACHE = Path("/tmp/edgenet-bench")
 """Outside the repository: the pictures are not ours to redistribute."""
 SIDE = 224
 """Side of every picture that `harder` makes, in pixels."""
-CUTOUT_SHARE = (0.2, 0.7)
-"""Longer side of a pasted cut-out, as a share of the picture's."""
-CROP_SHARE = (0.3, 1.0)
-"""Side of a crop, as a share of the photograph's shorter side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How small things are, smallest and largest: the smaller, the fewer have a clear answer."""
+
+    cutout: tuple[float, float] = (0.2, 0.7)
+    """Longer side of a pasted cut-out, as a share of the picture's."""
+    crop: tuple[float, float] = (0.3, 1.0)
+    """Side of a crop, as a share of the photograph's shorter side."""
+
+
+SIZES = Sizes()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,22 +72,23 @@ def calibration(side: int = SIDE) -> UInt8Array:
     return np.concatenate([prepare(sample.read(), preprocessing) for sample in samples])
 
 
-def harder(count: int = 1000, *, seed: int = 0) -> UInt8Array:
+def harder(count: int = 1000, *, seed: int = 0, sizes: Sizes = SIZES) -> UInt8Array:
     """Return (count, 224, 224, 3) uint8 RGB, the same for a seed; kept in the cache.
 
     Raises `BadData` naming the package for a source that is not installed or is another version,
     and for one that the calibration set uses as well.
     """
-    kept = CACHE / f"harder-{_sources_sha256()[:12]}-{seed}-{count}.npz"
+    made_by = hashlib.sha256(f"{_sources_sha256()} {sizes}".encode()).hexdigest()[:12]
+    kept = CACHE / f"harder-{made_by}-{seed}-{count}.npz"
     if kept.is_file():
         with np.load(kept) as stored:
             return np.asarray(stored["images"], np.uint8)
-    images = np.stack(list(_make(count, seed)))
+    images = np.stack(list(_make(count, seed, sizes)))
     _save(kept, images=images)
     return images
 
 
-def _make(count: int, seed: int) -> Iterator[UInt8Array]:
+def _make(count: int, seed: int, sizes: Sizes) -> Iterator[UInt8Array]:
     """Yield cut-outs on photographs and bare crops by turns."""
     rng = np.random.default_rng(seed)
     scenes = [_read_scene(row) for row in _scenes()]
@@ -87,9 +97,9 @@ def _make(count: int, seed: int) -> Iterator[UInt8Array]:
     scene_order = _cycle(rng, len(scenes), count)
     cutout_order = _cycle(rng, len(cutouts), count // 2)
     for index in range(count):
-        picture = _crop(rng, scenes[scene_order[index]])
+        picture = _crop(rng, scenes[scene_order[index]], sizes)
         if index % 2:
-            _paste(rng, picture, _read_cutout(cutouts[cutout_order[index // 2]]))
+            _paste(rng, picture, _read_cutout(cutouts[cutout_order[index // 2]]), sizes)
         yield picture
 
 
@@ -98,11 +108,11 @@ def _cycle(rng: np.random.Generator, sources: int, count: int) -> list[int]:
     return [int(i) for _ in range(rounds) for i in rng.permutation(sources)][:count]
 
 
-def _crop(rng: np.random.Generator, scene: UInt8Array) -> UInt8Array:
+def _crop(rng: np.random.Generator, scene: UInt8Array, sizes: Sizes) -> UInt8Array:
     """Return a random square of the photograph at 224 x 224, mirrored half of the time."""
     height, width = scene.shape[:2]
     shorter = min(height, width)
-    side = max(round(rng.uniform(*CROP_SHARE) * shorter), min(SIDE, shorter))
+    side = max(round(rng.uniform(*sizes.crop) * shorter), min(SIDE, shorter))
     top = int(rng.integers(height - side + 1))
     left = int(rng.integers(width - side + 1))
     square = scene[top : top + side, left : left + side]
@@ -111,9 +121,9 @@ def _crop(rng: np.random.Generator, scene: UInt8Array) -> UInt8Array:
     return np.array(resize(np.ascontiguousarray(square), (SIDE, SIDE)))
 
 
-def _paste(rng: np.random.Generator, picture: UInt8Array, cutout: UInt8Array) -> None:
+def _paste(rng: np.random.Generator, picture: UInt8Array, cutout: UInt8Array, sizes: Sizes) -> None:
     """Lay a (H, W, 4) cut-out with weighted colours on `picture`, at a random size and place."""
-    scale = rng.uniform(*CUTOUT_SHARE) * SIDE / max(cutout.shape[:2])
+    scale = rng.uniform(*sizes.cutout) * SIDE / max(cutout.shape[:2])
     height, width = (max(1, round(side * scale)) for side in cutout.shape[:2])
     small = resize(cutout, (width, height)).astype(np.uint32)
     top = int(rng.integers(SIDE - height + 1))

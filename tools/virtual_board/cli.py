@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("profile", choices=PROFILES)
     start.add_argument("--name", help="what to call it (default: the profile)")
     start.add_argument("--network", action="store_true", help="let the board out to the network")
+    start.add_argument("--systemd", action="store_true", help="with systemd as its first process")
     start.add_argument("--port", type=int, help="SSH port on this machine (default: a free one)")
     start.set_defaults(run=_start)
 
@@ -116,6 +117,7 @@ def _start(workshop: Workshop, options: argparse.Namespace) -> None:
         name=options.name or options.profile,
         port=options.port,
         network=options.network,
+        systemd=options.systemd,
     )
     print(f"ssh -F {board.ssh_config} {board.name}")
 

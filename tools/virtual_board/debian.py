@@ -26,6 +26,7 @@ PACKAGES = (
     *("procps", "sed", "sudo", "tar", "usr-is-merged", "util-linux"),
     *("ca-certificates", "file", "iproute2", "openssh-server", "rsync", "v4l-utils"),
     *("python3", "python3-venv"),
+    "systemd",
 )
 KERNEL_PACKAGES = ("busybox-static", "linux-image-arm64")
 NOT_IN_ROOT = ("busybox-static", "linux-image", "initramfs-tools", "klibc-utils", "libklibc")

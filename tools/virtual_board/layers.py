@@ -74,10 +74,12 @@ def _board_layer(workshop: Workshop) -> Path:
 
     def fill(into: Path) -> None:
         root = into / ROOT
-        shutil.copytree(GUEST, root, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(GUEST, root, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copyfile(keys / "host", root / "etc/ssh/host_key")
         shutil.copyfile(keys / "client.pub", root / "etc/ssh/authorized_keys")
         for path in root.rglob("*"):
+            if path.is_symlink():
+                continue  # what it leads to may be the host's
             # Whatever the umask: sshd and sudo refuse files that others can write.
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         (root / "etc/ssh/host_key").chmod(0o600)

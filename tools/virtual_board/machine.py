@@ -31,6 +31,9 @@ STOP_TIMEOUT_S = 10
 LONGEST_SOCKET = 85
 """Bytes of a path that ssh can still use for its socket, after adding letters of its own."""
 READY = "BOARD: ready"
+KERNEL_WORDS = "console=ttyAMA0 quiet panic=-1"
+SYSTEMD_WORDS = "board.systemd systemd.unit=multi-user.target systemd.show_status=no"
+"""The first is for the initramfs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +104,18 @@ def start(
     name: str,
     port: int | None,
     network: bool,
+    systemd: bool,
 ) -> Board:
     """Boot a board and return it once it answers over SSH."""
     with _claimed(workshop, name) as folder:
         started = time.monotonic()
         tree = _device_tree(workshop, profile)
         chosen = port or _free_port()
-        command = _qemu(system, profile, tree, folder / "console.log", chosen, network=network)
+        command = [
+            *_qemu(system, profile, tree, folder / "console.log"),
+            *("-append", f"{KERNEL_WORDS} {SYSTEMD_WORDS if systemd else ''}".strip()),
+            *_network(chosen, let_out=network),
+        ]
         with (folder / "qemu.log").open("w") as log:
             process = subprocess.Popen(
                 command,
@@ -172,24 +180,27 @@ def _claimed(workshop: Workshop, name: str) -> Iterator[Path]:
         yield folder
 
 
-def _qemu(
-    system: System, profile: Profile, tree: Path, console: Path, port: int, *, network: bool
-) -> list[str]:
-    """Return QEMU's command line. Without `network` only SSH from here gets in, nothing out."""
-    isolation = "off" if network else "on"
+def _qemu(system: System, profile: Profile, tree: Path, console: Path) -> list[str]:
+    """Return QEMU's command line, but for the kernel's words and the network."""
     words = [
         *_machine(profile),
         *("-accel", "tcg,thread=multi"),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{console}", "-no-reboot"),
         *("-dtb", str(tree), "-kernel", str(system.kernel), "-initrd", str(system.initrd)),
-        *("-append", "console=ttyAMA0 quiet panic=-1"),
-        *("-netdev", f"user,id=net,restrict={isolation},hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:22"),
-        *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]
     for number, image in enumerate(system.images):
         drive = f"if=none,id=layer{number},format=raw,readonly=on,file={image}"
         words += ["-drive", drive, "-device", f"virtio-blk-pci,drive=layer{number}"]
     return words
+
+
+def _network(port: int, *, let_out: bool) -> list[str]:
+    """Return QEMU's options; unless the board is let out, SSH from here gets in and nothing out."""
+    isolation = "off" if let_out else "on"
+    return [
+        *("-netdev", f"user,id=net,restrict={isolation},hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+    ]
 
 
 def _machine(profile: Profile) -> list[str]:

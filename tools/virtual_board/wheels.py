@@ -28,7 +28,7 @@ IN_WHEEL = (
 PLATFORMS = ("2014", "_2_17", "_2_27", "_2_28", "_2_34", "_2_35")
 """The manylinux names that bookworm's C library can serve."""
 ENVIRONMENTS = {
-    "edgenet": ("board", "onnxruntime", "openvino", "litert"),
+    "edgenet": ("board", "onnxruntime", "openvino", "litert", "viewer"),
     "tflite-runtime": ("board", "tflite-runtime"),
 }
 """Extras of edgenet by the environment in /opt that has them; numpy 1 and 2 need one each."""

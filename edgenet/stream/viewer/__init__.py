@@ -10,7 +10,6 @@ Nobody but this machine reaches it unless another address is asked for, and then
 
 from __future__ import annotations
 
-import secrets
 from importlib.util import find_spec
 from types import TracebackType
 
@@ -20,13 +19,13 @@ from edgenet.stream.onlooker import Onlooker, Times
 from edgenet.stream.result import Result
 from edgenet.stream.status import Status
 from edgenet.stream.viewer.reach import names_of_this_machine, reachable_hosts
+from edgenet.stream.viewer.token import SHORTEST_TOKEN, new_token
 
 OPTION = "--view"
 DEFAULT = f"{LOOPBACK}:8080"
 PACKAGES = ("starlette", "uvicorn", "prometheus_client", "segno")
 """What the extra `viewer` brings; the child imports them."""
 MOST_CLIENTS = 8
-SHORTEST_TOKEN = 16
 
 
 class Viewer:
@@ -44,7 +43,7 @@ class Viewer:
         if token is not None and len(token) < SHORTEST_TOKEN:
             raise UsageError(f"a token has {SHORTEST_TOKEN} characters or more, not {len(token)}")
         if token is None and not asked.is_loopback:
-            token = secrets.token_urlsafe(16)
+            token = new_token()
         for package in PACKAGES:
             if find_spec(package) is None:
                 raise MissingExtra(package, "viewer")
@@ -88,6 +87,11 @@ class Viewer:
             f"http://{Address(host=host, port=self._address.port).text}/{query}"
             for host in reachable_hosts(self._address)
         )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return where the page is found, without its token, the likeliest first."""
+        return tuple(url.partition("?")[0] for url in self.urls)
 
     @property
     def on_network(self) -> bool:

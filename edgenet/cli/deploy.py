@@ -1,0 +1,133 @@
+"""`edgenet deploy`: a bundle, and what runs it, to a board over SSH."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgenet.cli.options import (
+    JsonOption,
+    PrecisionOption,
+    TargetOption,
+    precisions,
+    runtime_names,
+    split,
+)
+from edgenet.cli.output import StepProgress, print_json
+from edgenet.errors import EdgenetError, UsageError
+
+if TYPE_CHECKING:
+    from edgenet.bundle import Bundle
+    from edgenet.remote.deploy import Deployment, Wishes
+
+EXAMPLES = """\b
+Examples:
+  edgenet deploy mobilenet --host pi@raspberrypi
+  edgenet deploy mobilenet --host kitchen --host hall --runtime litert --precision int8
+  edgenet deploy mobilenet --host pi5 --offline --json
+  edgenet deploy --host pi5 --uninstall
+"""
+
+
+def deploy(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(metavar="BUNDLE", help="Folder written by edgenet convert."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A board, as ssh knows it; repeat it or use commas. Needed."
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, litert. Default: the first that the board can have.",
+        ),
+    ] = None,
+    precision: PrecisionOption = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Carry wheels along; the board fetches nothing.")
+    ] = False,
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="Remove all that was deployed.")
+    ] = False,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a bundle and the light runner on boards, in the user's home, and verify it there.
+
+    Only what is missing is sent. Nothing needs root. What was there stays in use until the new is
+    whole; after a lost connection, run it again.
+    """
+    from edgenet.board.target import load_target
+    from edgenet.bundle import load_bundle
+    from edgenet.remote.deploy import Wishes
+
+    hosts = split(host)
+    if not hosts:
+        raise UsageError("--host is missing: which board? Give what ssh understands, as pi@pi5")
+    wishes = Wishes(
+        runtimes=runtime_names(runtime),
+        precisions=precisions(precision),
+        offline=offline,
+        target=None if target is None else load_target(target),
+    )
+    if uninstall:
+        _uninstall(hosts, wishes)
+        return
+    if bundle is None:
+        raise UsageError("BUNDLE is missing: give a folder written by edgenet convert")
+    _deploy(load_bundle(bundle), hosts, wishes, as_json=as_json)
+
+
+def _deploy(bundle: Bundle, hosts: tuple[str, ...], wishes: Wishes, *, as_json: bool) -> None:
+    from edgenet.report.deployment import deployment_text, deployments_document, failure_line
+
+    deployments: list[Deployment] = []
+    failures: dict[str, EdgenetError] = {}
+    for name in hosts:
+        try:
+            deployments.append(_to_one(bundle, name, wishes))
+        except EdgenetError as error:
+            if len(hosts) == 1:
+                raise
+            failures[name] = error
+            typer.echo(f"edgenet: {error}", err=True)
+            continue
+        if not as_json:
+            typer.echo(deployment_text(deployments[-1]))
+    if as_json:
+        told = {name: str(error) for name, error in failures.items()}
+        command = ["edgenet", *sys.argv[1:]]
+        print_json(deployments_document(bundle, deployments, told, command=command))
+    if failures:
+        raise EdgenetError(f"not deployed to {', '.join(failures)}: see above")
+    if not all(deployed.holds for deployed in deployments):
+        raise EdgenetError(failure_line(deployments))
+
+
+def _to_one(bundle: Bundle, host: str, wishes: Wishes) -> Deployment:
+    from edgenet.remote.deploy import deploy as run
+    from edgenet.remote.ssh import connect
+
+    started = time.monotonic()
+    with connect(host) as connection, StepProgress() as progress:
+        connecting_s = time.monotonic() - started
+        return run(connection, bundle, wishes, progress, connecting_s=connecting_s)
+
+
+def _uninstall(hosts: tuple[str, ...], wishes: Wishes) -> None:
+    from edgenet.remote.deploy import uninstall
+    from edgenet.remote.ssh import connect
+
+    for name in hosts:
+        with connect(name) as connection:
+            removed = uninstall(connection, wishes)
+        typer.echo(f"{name}: " + (f"removed {removed}" if removed else "nothing was there"))
