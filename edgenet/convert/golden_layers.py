@@ -157,13 +157,40 @@ def _find(weights: Sequence[Weights] | None, data: bytes) -> StoredWeights | Non
     """
     for values in weights or ():
         for layout in LAYOUTS if values.ndim == len(LAYOUTS[0]) else [range(values.ndim)]:
-            wanted = values.transpose(layout).tobytes()
-            offset = data.find(wanted)
-            if offset >= 0 and data.find(wanted, offset + 1) < 0:
+            laid_out = np.ascontiguousarray(values.transpose(layout))
+            span = _find_once(laid_out.tobytes(), data) or _find_rows(laid_out, data)
+            if span:
+                stored = data[span[0] : span[1]]
                 return StoredWeights(
-                    offset=offset, size_bytes=len(wanted), crc32=zlib.crc32(wanted)
+                    offset=span[0], size_bytes=len(stored), crc32=zlib.crc32(stored)
                 )
     return None
+
+
+def _find_once(wanted: bytes, data: bytes) -> tuple[int, int] | None:
+    """Return where bytes begin and end in a file; None unless they are there once."""
+    begin = data.find(wanted)
+    if begin < 0 or data.find(wanted, begin + 1) >= 0:
+        return None
+    return begin, begin + len(wanted)
+
+
+def _find_rows(values: Weights, data: bytes) -> tuple[int, int] | None:
+    """Return where the rows of a matrix begin and end, each with some more behind it.
+
+    A layer that is written as a larger one (`edgenet.quantize.windows`) has further columns.
+    """
+    if values.ndim != 2 or len(values) < 2:
+        return None
+    rows = [row.tobytes() for row in values]
+    first, last = _find_once(rows[0], data), _find_once(rows[-1], data)
+    if first is None or last is None:
+        return None
+    step, left = divmod(last[0] - first[0], len(rows) - 1)
+    in_place = left == 0 and all(
+        data.startswith(row, first[0] + step * number) for number, row in enumerate(rows)
+    )
+    return (first[0], last[1]) if in_place else None
 
 
 def _tipped(images: Sequence[UInt8Array], seed: int) -> list[UInt8Array]:

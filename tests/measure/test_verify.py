@@ -114,11 +114,11 @@ def test_the_flipped_sign_of_one_large_weight(bundle, label, capsys):
     weights = classifier_weights(bundle, artifact)
     path = bundle.root / artifact.files[-1]
     data = path.read_bytes()
-    assert data.count(weights.tobytes()) == 1
-    changed = weights.copy()
-    largest = np.unravel_index(np.abs(weights.astype(np.float32)).argmax(), weights.shape)
-    changed[largest] = -changed[largest]
-    path.write_bytes(data.replace(weights.tobytes(), changed.tobytes()))
+    row, column = np.unravel_index(np.abs(weights.astype(np.float32)).argmax(), weights.shape)
+    before, changed = weights[row], weights[row].copy()
+    changed[column] = -changed[column]
+    assert data.count(before.tobytes()) == 1
+    path.write_bytes(data.replace(before.tobytes(), changed.tobytes()))
     sealed = seal(bundle)
     (verdict,) = verify(sealed, sealed.artifacts).failed
     assert verdict.artifact.label == label
