@@ -28,8 +28,9 @@ BUILT_IN: dict[str, Callable[[], Dataset]] = {
 def open_dataset(source: str, *, labelled: bool) -> Dataset:
     """Return the data set called or stored at `source`.
 
-    A CSV has the columns `file,label`, the files relative to it; a folder has one sub-folder a
-    class. Without `labelled` any folder of pictures will do and the label column may be missing.
+    A CSV has the columns `file,label`, the files relative to it, and perhaps `name`, what a picture
+    is called instead of its file; a folder has one sub-folder a class. Without `labelled` any
+    folder of pictures will do and the label column may be missing.
     Raises `UsageError` when there is no such set, `BadData` when it is empty or malformed.
     """
     if source in BUILT_IN:
@@ -94,10 +95,11 @@ def _row_sample(path: Path, line: int, row: dict[str, str], *, labelled: bool) -
     if not file or (labelled and not labels):
         raise BadData(f"{path}: line {line} lacks a {'label' if file else 'file'}")
     return Sample(
-        name=file,
+        name=row.get("name") or file,
         read=partial(read_picture, path.parent / file),
         labels=labels,
         origin=f"{path} line {line}",
+        file=path.parent / file,
     )
 
 
@@ -107,6 +109,7 @@ def _file_sample(file: Path, root: Path, labels: tuple[str, ...]) -> Sample:
         read=partial(read_picture, file),
         labels=labels,
         origin=str(file),
+        file=file,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from edgenet.preprocess import UInt8Array
 
@@ -20,6 +21,8 @@ class Sample:
     """Class names or indices as written in the data set; empty without labels."""
     origin: str
     """Where the sample was listed, for messages."""
+    file: Path | None = None
+    """The file of which `read` gives the pixels just as they are stored; None where it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
