@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from edgenet.cli.output import StepProgress, print_json
+from edgenet.cli.output import StepProgress, print_json, tell_record
 from edgenet.errors import RuntimeRefused, UsageError
+from edgenet.remote.asking import asked_command
 
 if TYPE_CHECKING:
     from edgenet.bundle import Precision
@@ -27,7 +27,6 @@ class Asked:
     """What the command line asks for."""
 
     new: Path
-    base: Path
     runtimes: tuple[str, ...]
     precisions: tuple[Precision, ...]
     data: str | None
@@ -50,7 +49,7 @@ def refuse_what_does_not_fit(context: typer.Context, against: Path | None) -> No
         raise UsageError(f"--{wrong[0]} does not go with --against; profile each bundle by itself")
 
 
-def profile_against(asked: Asked, plan: Plan) -> None:
+def profile_against(asked: Asked, against: Path, plan: Plan) -> None:
     """Compare two bundles in turns, print and store what changed."""
     from edgenet.board.detect import detect
     from edgenet.board.machine import Machine
@@ -61,8 +60,8 @@ def profile_against(asked: Asked, plan: Plan) -> None:
     from edgenet.report.comparison import comparison_document, comparison_text
     from edgenet.report.record import check_writable, record_path, save_document
 
-    command = ["edgenet", *sys.argv[1:]]
-    base, new = _side(asked.base, asked), _side(asked.new, asked)
+    command = asked_command()
+    base, new = _side(against, asked), _side(asked.new, asked)
     path = asked.output or record_path(new.bundle, "comparison")
     check_writable(path)
     machine = Machine()
@@ -90,7 +89,7 @@ def profile_against(asked: Asked, plan: Plan) -> None:
         typer.echo(comparison_text(found, ()))
     save_document(document, path)
     if not asked.as_json:
-        typer.echo(f"record: {path}")
+        tell_record(path)
     turns = found.interleaving
     if turns is None or not turns.complete:
         raise KeyboardInterrupt

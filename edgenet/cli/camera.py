@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenet import interruption
+from edgenet.cli.hosts import HostOption, Trip, run_there, target_file
 from edgenet.cli.options import (
     JsonOption,
     RecordOption,
     TargetOption,
     precisions,
     runtime_names,
+    split,
     thread_counts,
 )
-from edgenet.cli.output import print_json, warn
+from edgenet.cli.output import print_json, tell_record, warn
 from edgenet.errors import AddressUnavailable, MissingExtra, UsageError
+from edgenet.remote.asking import asked_command, from_elsewhere
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -54,14 +57,22 @@ Examples:
   edgenet camera mobilenet --source rtsp://camera/stream --shadow
   edgenet camera --record run.tar --duration 60
   edgenet camera mobilenet --replay run.tar --precision float32
+  edgenet camera mobilenet --host pi5
 """
 STDOUT = "-"
 OFF = "off"
+HERE_ALONE = {
+    "token_file": "the page comes through a tunnel, and needs no token there",
+    "window": "opens on this desktop, and the camera would run elsewhere",
+    "replay": "labels a recording that is here",
+}
+"""Options that make no sense with --host, and why."""
 SHOWN_S = 0.25
 """Between two states of the line on a terminal."""
 
 
 def camera(
+    context: typer.Context,
     bundle: Annotated[
         Path | None,
         typer.Argument(
@@ -175,12 +186,32 @@ def camera(
     ] = False,
     target: TargetOption = None,
     output: RecordOption = None,
+    host: HostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Label a live picture: how late each label is, stage by stage, until Ctrl-C.
 
     Ctrl-C and SIGTERM end it with its summary and exit code 0.
     """
+    if host:
+        _refuse_what_does_not_fit(source, replay, events, view, as_json=as_json)
+        with ExitStack() as files:
+            run_there(
+                _trip(
+                    context,
+                    files,
+                    hosts=split(host),
+                    root=bundle,
+                    truth=truth,
+                    events=events,
+                    record=record,
+                    view=view,
+                    target=target,
+                    output=output,
+                    as_json=as_json,
+                )
+            )
+        return
     if list_cameras:
         _list_cameras(as_json=as_json)
         return
@@ -208,7 +239,7 @@ def camera(
 
         # First of all: what `--on` starts later must not take itself for this service.
         supervision = supervision_of(os.environ)
-        command = _shown_command(sys.argv[1:])
+        command = _shown_command(asked_command())
         asked = runtime_names(runtime)
         found = load_bundle(bundle or _shipped())
         found.require_classifier("camera")
@@ -251,7 +282,7 @@ def camera(
             typer.echo(text, err=events == STDOUT)
         save_document(document, path)
         if not as_json:
-            typer.echo(f"record: {path}", err=events == STDOUT)
+            tell_record(path, err=events == STDOUT)
         if run.failure is not None:
             raise run.failure
 
@@ -272,6 +303,80 @@ def _refuse_what_does_not_fit(
         raise UsageError("--json and --events - both want stdout: give --events a file")
     if replay is not None and source is not None:
         raise UsageError("--replay is a source already; leave out --source")
+
+
+def _trip(
+    context: typer.Context,
+    files: ExitStack,
+    *,
+    hosts: Sequence[str],
+    root: Path | None,
+    truth: str | None,
+    events: str | None,
+    record: Path | None,
+    view: str | None,
+    target: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> Trip:
+    """Return what takes the command to boards; `files` closes what is written meanwhile."""
+    from edgenet.bundle import load_bundle, writing
+    from edgenet.stream.listening import ANY_PORT
+
+    given = context.params
+    for name, why in HERE_ALONE.items():
+        if given[name]:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option}: {why}; leave out --host")
+    listing = given["list_cameras"]
+    if len(hosts) > 1 and (listing or events == STDOUT):
+        raise UsageError(
+            f"--{'list' if listing else 'events -'}: is of one --host; run it for each by itself"
+        )
+    if listing:
+        return Trip(context=context, hosts=hosts, as_json=as_json)
+    page = None if view in (None, OFF) else _loopback(view)
+    bundle = load_bundle(root or _shipped())
+    bundle.require_classifier("camera")
+    dataset = None
+    if truth is not None:
+        from edgenet.data.dataset import open_dataset
+
+        dataset = open_dataset(truth, labelled=True)
+    pipes = {}
+    if events not in (None, STDOUT):
+        with writing(Path(events)):
+            pipes["events"] = files.enter_context(Path(events).open("ab"))  # noqa: SIM115
+    return Trip(
+        context=context,
+        hosts=hosts,
+        as_json=as_json,
+        kind="camera",
+        named_after=bundle,
+        output=output,
+        records=Path("records").absolute() if root is None else None,
+        # Without one, the board's own shipped bundle runs.
+        bundles={} if root is None else {"bundle": bundle},
+        pictures={} if dataset is None else {"truth": dataset},
+        files=target_file(target),
+        bring={} if record is None else {"record": record},
+        pipes=pipes,
+        instead={} if page is None else {"view": ANY_PORT},
+        page=page,
+        stdout_taken=events == STDOUT,
+    )
+
+
+def _loopback(view: str) -> str:
+    """Return an address of this machine alone; the board's page has no token for the network."""
+    from edgenet.stream.listening import parse_listening
+
+    if not parse_listening(view, option="--view").is_loopback:
+        raise UsageError(
+            f"--view {view}: with --host the page comes through a tunnel to this machine alone; "
+            "give a port of it, such as 127.0.0.1:8080"
+        )
+    return view
 
 
 def _shipped() -> Path:
@@ -316,7 +421,7 @@ def _list_cameras(*, as_json: bool) -> None:
 
     found = find_cameras()
     if as_json:
-        print_json(cameras_document(found, command=["edgenet", *sys.argv[1:]]))
+        print_json(cameras_document(found, command=asked_command()))
     else:
         typer.echo(cameras_text(found))
 
@@ -359,12 +464,15 @@ def _open_views(
 
 
 def _viewer(stack: ExitStack, address: str | None, token_file: Path | None) -> Viewer | None:
+    from edgenet.stream.listening import ANY_PORT
     from edgenet.stream.viewer import DEFAULT, Viewer
     from edgenet.stream.viewer.token import kept_token
 
     token = None if token_file is None else kept_token(token_file)
     try:
-        return stack.enter_context(Viewer(address or DEFAULT, token=token))
+        # Who looks from another machine does so through a tunnel, whatever the port.
+        usual = ANY_PORT if from_elsewhere() else DEFAULT
+        return stack.enter_context(Viewer(address or usual, token=token))
     except MissingExtra as error:
         if address is not None:
             raise
@@ -389,7 +497,7 @@ def _tell_page(viewer: Viewer, token_file: Path | None) -> None:
 
         if sys.stderr.isatty():
             typer.echo(qr_code(viewer.urls[0], coloured=True), err=True)
-    elif "SSH_CONNECTION" in os.environ:
+    elif "SSH_CONNECTION" in os.environ and not from_elsewhere():
         port = viewer.urls[0].rstrip("/").rpartition(":")[2]
         typer.echo(
             f"  from your own machine: ssh -L {port}:127.0.0.1:{port} {getpass.getuser()}@"
@@ -430,7 +538,7 @@ def _sinks(
     return sinks
 
 
-def _shown_command(arguments: Sequence[str]) -> list[str]:
+def _shown_command(command: Sequence[str]) -> list[str]:
     """Return the command that reproduces a run, without the passwords in its URLs."""
     from edgenet.stream.address import shown
     from edgenet.stream.mqtt import shown_broker
@@ -441,7 +549,7 @@ def _shown_command(arguments: Sequence[str]) -> list[str]:
             return f"{name}={safe(value)}"
         return shown_broker(shown(word))
 
-    return ["edgenet", *map(safe, arguments)]
+    return [safe(word) for word in command]
 
 
 class _Told:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenet.cli.options import JsonOption
+from edgenet.cli.hosts import HostOption, Trip, run_there, target_file
+from edgenet.cli.options import JsonOption, split
 from edgenet.cli.output import print_json
 from edgenet.errors import UsageError
+from edgenet.remote.asking import asked_command, from_elsewhere
 
 if TYPE_CHECKING:
     from edgenet.board.machine import Machine
@@ -24,10 +25,13 @@ Examples:
   edgenet doctor --record my_board.tar.gz
   edgenet doctor --tree my_board.tar.gz
   edgenet doctor --target ./my_board.toml
+  edgenet doctor --host pi5
 """
+ARCHIVE = ".tar.gz"
 
 
 def doctor(
+    context: typer.Context,
     target: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +53,7 @@ def doctor(
             "instead of this machine.",
         ),
     ] = None,
+    host: HostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell what this machine is, which runtimes work on it, and whether to measure on it.
@@ -65,18 +70,45 @@ def doctor(
         if tree is not None:
             raise UsageError("--record is for this machine; --tree is recorded already")
         check_new(record)
+    if host:
+        run_there(_trip(context, split(host), target, record, tree, as_json=as_json))
+        return
     chosen = None if target is None else load_target(target)
     with _machine(tree) as (machine, source):
         recorder = Recorder(machine) if record is not None else None
         found = examine(recorder or machine, chosen)
-    command = ["edgenet", *sys.argv[1:]]
+    command = asked_command()
     if as_json:
         print_json(doctor_document(found, source=source, command=command))
     else:
         typer.echo(doctor_text(found, source=source))
     if recorder is not None and record is not None:
         recorder.save(record, board=found.board.name, source="edgenet doctor --record")
-        typer.echo(f"recorded: {record}", err=True)
+        if not from_elsewhere():
+            typer.echo(f"recorded: {record}", err=True)
+
+
+def _trip(
+    context: typer.Context,
+    hosts: Sequence[str],
+    target: str | None,
+    record: Path | None,
+    tree: str | None,
+    *,
+    as_json: bool,
+) -> Trip:
+    """Return what takes the examination to boards."""
+    if tree is not None:
+        raise UsageError("--tree is a board as files, read here; leave out --host")
+    if record is not None and not record.name.endswith(ARCHIVE):
+        raise UsageError(f"--record {record}: with --host, end the name of the file in {ARCHIVE}")
+    return Trip(
+        context=context,
+        hosts=hosts,
+        as_json=as_json,
+        files=target_file(target),
+        bring={} if record is None else {"record": record},
+    )
 
 
 @contextmanager

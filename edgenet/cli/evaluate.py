@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgenet.cli.hosts import HostOption, Trip, run_there
 from edgenet.cli.options import (
     LARGEST_SEED,
     BundleArgument,
@@ -16,9 +16,11 @@ from edgenet.cli.options import (
     RuntimeOption,
     precisions,
     runtime_names,
+    split,
 )
-from edgenet.cli.output import StepProgress, print_json, warn
+from edgenet.cli.output import StepProgress, print_json, tell_record, warn
 from edgenet.errors import UsageError
+from edgenet.remote.asking import asked_command
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -28,10 +30,12 @@ Examples:
   edgenet evaluate mobilenet
   edgenet evaluate mobilenet --data photos.csv --limit 500 --json
   edgenet evaluate fashion --data fashion-mnist --runtime litert
+  edgenet evaluate mobilenet --host pi4 --host pi5
 """
 
 
 def evaluate(
+    context: typer.Context,
     bundle: BundleArgument,
     data: Annotated[
         str | None,
@@ -50,11 +54,13 @@ def evaluate(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = None,
     output: RecordOption = None,
+    host: HostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure top-1, top-5 and agreement with the reference on labelled pictures."""
     from edgenet.bundle import load_bundle
     from edgenet.data.dataset import open_dataset
+    from edgenet.data.labels import accepted_in
     from edgenet.measure.evaluate import evaluate as run
     from edgenet.report.evaluation import evaluation_text
     from edgenet.report.record import (
@@ -68,10 +74,26 @@ def evaluate(
     found = load_bundle(bundle)
     found.require_classifier("evaluate")
     artifacts = found.select(asked, precisions(precision))
-    check_writable(output or record_path(found, "evaluation"))
     dataset = open_dataset(data or _default_data(found), labelled=True)
     if limit is not None:
         dataset = dataset.draw(limit, seed=seed)
+    if host:
+        accepted_in(dataset, found.labels)  # refused here rather than there
+        run_there(
+            Trip(
+                context=context,
+                hosts=split(host),
+                as_json=as_json,
+                kind="evaluation",
+                named_after=found,
+                output=output,
+                bundles={"bundle": found},
+                pictures={"data": dataset},
+                drop=("limit", "seed"),
+            )
+        )
+        return
+    check_writable(output or record_path(found, "evaluation"))
     with StepProgress() as progress:
         done = progress.step(
             f"evaluate {len(artifacts)} artefacts on {dataset.name}", total=len(dataset.samples)
@@ -79,7 +101,7 @@ def evaluate(
         result = run(found, dataset, artifacts, required=asked, on_sample=done)
     for message in result.unreadable:
         warn(f"not counted: {message}")
-    document = evaluation_document(found, result, command=["edgenet", *sys.argv[1:]], threads=1)
+    document = evaluation_document(found, result, command=asked_command(), threads=1)
     path = output or record_path(found, "evaluation")
     # Printed first: an evaluation takes minutes, and a full disk must not lose it.
     if as_json:
@@ -88,7 +110,8 @@ def evaluate(
         typer.echo(evaluation_text(result))
     save_document(document, path)
     if not as_json:
-        typer.echo(f"\nrecord: {path}")
+        typer.echo()
+        tell_record(path)
 
 
 def _default_data(bundle: Bundle) -> str:

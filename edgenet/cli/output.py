@@ -6,12 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import typer
 
 from edgenet import interruption
+from edgenet.remote.asking import from_elsewhere
 
 
 def print_json(document: Any) -> None:
@@ -22,6 +24,12 @@ def print_json(document: Any) -> None:
 def warn(message: str) -> None:
     """Print one line of warning on stderr."""
     typer.echo(f"edgenet: warning: {message}", err=True)
+
+
+def tell_record(path: Path, *, err: bool = False) -> None:
+    """Print where the record is; whoever asked from another machine is told that by their own."""
+    if not from_elsewhere():
+        typer.echo(f"record: {path}", err=err)
 
 
 class StepProgress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgenet.cli.against import Asked, profile_against, refuse_what_does_not_fit
+from edgenet.cli.hosts import HostOption, Trip, run_there, target_file
 from edgenet.cli.options import (
     BundleArgument,
     JsonOption,
@@ -19,10 +20,12 @@ from edgenet.cli.options import (
     TargetOption,
     precisions,
     runtime_names,
+    split,
     thread_counts,
 )
-from edgenet.cli.output import StepProgress, print_json
-from edgenet.errors import EdgenetError, RuntimeRefused
+from edgenet.cli.output import StepProgress, print_json, tell_record
+from edgenet.errors import EdgenetError, RuntimeRefused, UsageError
+from edgenet.remote.asking import asked_command
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -38,6 +41,7 @@ Examples:
   edgenet profile mobilenet --runtime litert --layers all
   edgenet profile mobilenet --runtime null
   edgenet profile new --against base --runtime litert --launches 10
+  edgenet profile mobilenet --quick --host pi4 --host pi5
 """
 FEW_PICTURES, MANY_PICTURES = 100, 1000
 """How many labelled pictures stand behind the accuracy, quick and not."""
@@ -110,6 +114,7 @@ def profile(
     ] = None,
     target: TargetOption = None,
     output: RecordOption = None,
+    host: HostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure load, first inference, back-to-back and paced latency, memory and layers.
@@ -118,21 +123,23 @@ def profile(
     artefacts of two bundles take turns, and the report is of what differs.
     """
     refuse_what_does_not_fit(context, against)
+    asked_for = Asked(
+        new=bundle,
+        runtimes=runtime_names(runtime),
+        precisions=precisions(precision),
+        data=data,
+        target=target,
+        output=output,
+        as_json=as_json,
+    )
+    if host:
+        run_there(_trip(context, split(host), asked_for, against, quick=quick))
+        return
     if against is not None:
         from edgenet.measure import versus
 
-        asked_for = Asked(
-            new=bundle,
-            base=against,
-            runtimes=runtime_names(runtime),
-            precisions=precisions(precision),
-            data=data,
-            target=target,
-            output=output,
-            as_json=as_json,
-        )
         turns = versus.Plan(threads=thread_counts(threads), launches=launches or versus.LAUNCHES)
-        profile_against(asked_for, turns)
+        profile_against(asked_for, against, turns)
         return
 
     from edgenet.board.detect import detect
@@ -145,7 +152,7 @@ def profile(
     from edgenet.report.profile_record import profile_document
     from edgenet.report.record import check_writable, record_path, save_document
 
-    command = ["edgenet", *sys.argv[1:]]
+    command = asked_command()
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
     artifacts = measure.runnable(found, asked, precisions(precision))
@@ -171,12 +178,54 @@ def profile(
         typer.echo(
             profile_text(found, result, answers, board=board, command=command, every_layer=every)
         )
-        typer.echo(f"record: {path}")
+        tell_record(path)
     if problem is not None:
         raise problem
     refused = [artifact.label for artifact, _ in result.not_run if artifact.asked_for_as in asked]
     if refused:
         raise RuntimeRefused(f"{', '.join(refused)}: asked for, and did not run; see above")
+
+
+def _trip(
+    context: typer.Context, hosts: Sequence[str], asked: Asked, against: Path | None, *, quick: bool
+) -> Trip:
+    """Return what takes a profile to boards, with the pictures that it would show here."""
+    from edgenet.bundle import load_bundle
+
+    if against is not None and len(hosts) > 1:
+        raise UsageError("--against compares on one --host; run it for each by itself")
+    bundle = load_bundle(asked.new)
+    dataset = _pictures_to_send(bundle, asked)
+    count = MANY_PICTURES if against is not None or not quick else FEW_PICTURES
+    return Trip(
+        context=context,
+        hosts=hosts,
+        as_json=asked.as_json,
+        kind="profile" if against is None else "comparison",
+        named_after=bundle,
+        output=asked.output,
+        bundles={
+            "bundle": bundle,
+            **({} if against is None else {"against": load_bundle(against)}),
+        },
+        pictures={} if dataset is None else {"data": dataset.draw(count, seed=0)},
+        files=target_file(asked.target),
+    )
+
+
+def _pictures_to_send(bundle: Bundle, asked: Asked) -> Dataset | None:
+    """Return the labelled pictures of a profile, where it shows any; golden ones are there."""
+    from edgenet.data.dataset import open_dataset
+    from edgenet.measure.profile import NULL
+    from edgenet.measure.quality import pictures_for
+
+    if asked.data is not None:
+        bundle.require_classifier("--data")
+        return open_dataset(asked.data, labelled=True)
+    if not bundle.is_classifier or asked.runtimes == (NULL,):
+        return None
+    fitting = pictures_for(bundle)
+    return fitting if fitting.samples[0].labels else None
 
 
 def _plan(

@@ -140,3 +140,7 @@ class Document:
     board: str | None
     preprocessing_sha256: str | None
     records: tuple[Record, ...]
+    emulated: bool = False
+    """Whether the board says so of itself: then its times are no board's."""
+    not_run: tuple[str, ...] = ()
+    """Artefacts that did not run, each with the reason."""

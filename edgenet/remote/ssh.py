@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgenet.errors import BoardUnreachable, ConnectionLost, UsageError
+from edgenet.stream.listening import LOOPBACK, Address, listen
 
 COMMAND_VARIABLE = "EDGENET_SSH_COMMAND"
 """Names another SSH client, with its first options, as a shell would split them."""
@@ -32,6 +32,8 @@ ALIVE_INTERVAL_S, ALIVE_COUNT = 5, 3
 SETTLE_S = 2.0
 """The shared connection may end a moment after the session that it took with it."""
 FORWARD_ATTEMPTS = 5
+ANYWHERE = Address(host=LOOPBACK, port=0)
+"""A port for a tunnel: any that is free, for this machine alone."""
 LONGEST_SOCKET = 85
 """Bytes of a path that ssh can still use for its socket, after adding letters of its own."""
 READY = "edgenet-is-in"
@@ -125,15 +127,16 @@ class Connection:
             start_new_session=True,  # a Ctrl-C comes to this process alone, which says what ends
         )
 
-    def forward(self, board_port: int) -> int:
-        """Return a free port of 127.0.0.1 that now leads to 127.0.0.1:`board_port` on the board.
+    def forward(self, board_port: int, *, here: Address = ANYWHERE) -> int:
+        """Return a port of this machine that now leads to 127.0.0.1:`board_port` on the board.
 
-        It is open until the connection is closed. Raises `ConnectionLost` where there is none.
+        It is open until the connection is closed. Raises `AddressUnavailable` where `here` names a
+        port that is taken, `ConnectionLost` where there is no tunnel.
         """
         said = ""
         for _ in range(FORWARD_ATTEMPTS):  # another program may take the port in between
-            port = _free_port()
-            way = f"127.0.0.1:{port}:127.0.0.1:{board_port}"
+            port = _port(here)
+            way = f"{Address(host=here.host, port=port).text}:127.0.0.1:{board_port}"
             words = self._session("-O", "forward", "-L", way, self.host)
             done = subprocess.run(  # noqa: S603
                 words,
@@ -334,7 +337,7 @@ def _private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="edgenet-ssh-", dir="/tmp"))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def _port(here: Address) -> int:
+    """Return the port that `here` names, or one that is free just now."""
+    with listen(here, option="--view") as probe:
         return int(probe.getsockname()[1])

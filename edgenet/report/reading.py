@@ -23,6 +23,13 @@ MAJOR = 1
 """Of the schema that is read; what a newer minor version adds is left alone."""
 KINDS = ("evaluation", "profile", "camera")
 COMPARISON = "comparison"
+SCHEMAS = {
+    **dict.fromkeys(KINDS, "record"),
+    COMPARISON: "comparison",
+    "verification": "verification",
+    "examination": "doctor",
+}
+"""Of each kind of document."""
 LATENCIES = (
     *("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms"),
     *("wait_ms", "decode_ms", "preprocess_ms", "frame_to_label_ms"),
@@ -41,7 +48,7 @@ def read_document(path: Path) -> Document:
         raise BadRecord(f"{path}: is a comparison of two bundles; give it alone")
     if data["kind"] not in KINDS:
         raise BadRecord(f"{path}: is of kind {data['kind']!r}; compare reads {', '.join(KINDS)}")
-    _check_schema(path, data, "record")
+    _check_schema(str(path), data, "record")
     records = tuple(_record(entry) for entry in data["records"])
     labels = [record.label for record in records]
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -56,7 +63,23 @@ def read_document(path: Path) -> Document:
         board=_board_name(data.get("board") or {}),
         preprocessing_sha256=data.get("preprocessing_sha256"),
         records=records,
+        emulated=bool((data.get("board") or {}).get("emulated")),
+        not_run=tuple(_not_run(entry) for entry in data.get("not_run", ())),
     )
+
+
+def parse_document(text: bytes, *, origin: str) -> dict[str, Any]:
+    """Return a document of any kind that a command printed, checked against its schema.
+
+    Raises `BadRecord`, with `origin` in front, where it is cut off, is something else or is of a
+    schema that this edgenet does not read.
+    """
+    data = _parsed(text, origin)
+    _check_version(origin, data)
+    if data["kind"] not in SCHEMAS:
+        raise BadRecord(f"{origin}: is of kind {data['kind']!r}, which this edgenet does not know")
+    _check_schema(origin, data, SCHEMAS[data["kind"]])
+    return data
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -73,7 +96,7 @@ def read_comparison(path: Path) -> Comparison:
         )
     if data["kind"] != COMPARISON:
         raise BadRecord(f"{path}: is of kind {data['kind']!r}; give a record, or a comparison")
-    _check_schema(path, data, COMPARISON)
+    _check_schema(str(path), data, COMPARISON)
     turns = data.get("interleaving")
     if turns is None:
         raise BadRecord(
@@ -102,6 +125,12 @@ def read_comparison(path: Path) -> Comparison:
     )
 
 
+def _not_run(entry: Mapping[str, Any]) -> str:
+    artifact = entry["artifact"]
+    names = (artifact["runtime"], artifact["precision"], artifact.get("variant"))
+    return f"{' '.join(filter(None, names))} not run: {entry['reason']}"
+
+
 def _board_name(board: Mapping[str, Any]) -> str | None:
     """Return what a board is called; a PC tells no model, and is called by its processor."""
     name: str | None = board.get("name") or board.get("model")
@@ -117,20 +146,20 @@ def _versioned(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path}: no such file; give a record that evaluate, profile or camera wrote"
         )
-    data = _json(path)
-    _check_version(path, data)
+    data = _parsed(path.read_bytes(), str(path))
+    _check_version(str(path), data)
     return data
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _parsed(text: bytes, origin: str) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes(), parse_constant=_no_number)
+        data = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise BadRecord(
-            f"{path}: is no whole JSON document ({error}); copy it again or {AGAIN}"
+            f"{origin}: is no whole JSON document ({error}); copy it again or {AGAIN}"
         ) from None
     if not isinstance(data, dict):
-        raise BadRecord(f"{path}: is JSON, but no record; {AGAIN}")
+        raise BadRecord(f"{origin}: is JSON, but no record; {AGAIN}")
     return data
 
 
@@ -138,26 +167,26 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number")
 
 
-def _check_version(path: Path, data: Mapping[str, Any]) -> None:
+def _check_version(origin: str, data: Mapping[str, Any]) -> None:
     version, kind = data.get("schema_version"), data.get("kind")
     major = version.partition(".")[0] if isinstance(version, str) else ""
     if not (major.isascii() and major.isdecimal() and isinstance(kind, str)):
-        raise BadRecord(f"{path}: is not a record (no schema_version and kind); {AGAIN}")
+        raise BadRecord(f"{origin}: is not a record (no schema_version and kind); {AGAIN}")
     if int(major) != MAJOR:
         advice = "upgrade edgenet" if int(major) > MAJOR else AGAIN
         raise BadRecord(
-            f"{path}: schema {version} is not the {MAJOR}.x that this edgenet reads; {advice}"
+            f"{origin}: schema {version} is not the {MAJOR}.x that this edgenet reads; {advice}"
         )
 
 
-def _check_schema(path: Path, data: Mapping[str, Any], schema: str) -> None:
+def _check_schema(origin: str, data: Mapping[str, Any], schema: str) -> None:
     import fastjsonschema
 
     try:
         _validator(schema)(data)
     except fastjsonschema.JsonSchemaValueException as error:
         told = error.message.replace("data", "record", 1)
-        raise BadRecord(f"{path}: is damaged: {told}; {AGAIN}") from None
+        raise BadRecord(f"{origin}: is damaged: {told}; {AGAIN}") from None
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -23,6 +24,8 @@ from edgenet.measure.evaluate import NO_REFERENCE, ArtifactResult, Evaluation
 from edgenet.measure.statistics import BEYOND, PairedDifference, Summary
 
 SCHEMA_VERSION = "1.2"
+NO_NAME = re.compile(r"[^\w.@-]")
+"""What of a host's name does not go into that of a file."""
 NOT_TIMED = "evaluate does not time; edgenet profile does"
 TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
@@ -71,10 +74,14 @@ def check_writable(path: Path) -> None:
         raise NotWritable(f"{path}: cannot be written; choose another place with -o")
 
 
-def record_path(bundle: Bundle, kind: str) -> Path:
-    """Return where a measurement of now goes: `records/` beside the bundle, keyed by it."""
+def record_path(bundle: Bundle, kind: str, *, host: str | None = None) -> Path:
+    """Return where a measurement of now goes: `records/` beside the bundle, keyed by it.
+
+    `host` is where it was taken, if not here; the name of the file tells it.
+    """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
-    name = f"{bundle.sha256[:12]}_{kind}_{now}.json"
+    where = "" if host is None else f"_{NO_NAME.sub('-', host)}"
+    name = f"{bundle.sha256[:12]}_{kind}{where}_{now}.json"
     return bundle.root.absolute().parent / "records" / name
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from edgenet.errors import AddressUnavailable, UsageError
 
 LOOPBACK = "127.0.0.1"
+ANY_PORT = f"{LOOPBACK}:0"
+"""Any that is free, on this machine alone."""
 LARGEST_PORT = 65535
 BACKLOG = 64
 
