@@ -60,7 +60,7 @@ class LayerDiagnosis:
 
     name: str
     precision: str
-    """What it computes in: int8 or float32."""
+    """What it computes in: int8, float32, or "int8 to float32", which gives out its sums."""
     sqnr_db: float | None
     """Signal to noise of its output, all errors before it included; None when identical."""
     channels_sqnr_db: float | None
@@ -369,6 +369,8 @@ def _ends(quantized: QuantizedGraph, name: str) -> tuple[float, float, float]:
 
 
 def _precision(quantized: QuantizedGraph, op: Operator) -> str:
+    if isinstance(op, Convolution) and op.name in quantized.sums:
+        return "int8 to float32"
     integer = op.name in quantized.layers if isinstance(op, Weighted) else quantized.is_integer(op)
     return "int8" if integer else "float32"
 

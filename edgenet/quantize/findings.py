@@ -23,6 +23,12 @@ CLIPPED = 0.001
 """Share of the values."""
 DEAD = 1 / 16
 """Share of the channels."""
+CONSEQUENCE = {
+    "int8": "computes in int8, --min-sqnr of edgenet convert gives it back to float",
+    "int8 to float32": "gives out float",
+    "float32": "computes in float",
+}
+"""What became of a layer, by its precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +107,13 @@ def _costly(layer: LayerDiagnosis, loud: float, limited: str) -> Finding | None:
         severity=layer.full_integer_share,
         text=f"{layer.name}: its 8-bit {what} alone {verb} the {limited} to {decibel:.1f} dB "
         f"({_percent(layer.full_integer_share)} of the noise with nothing in float); "
-        + (
-            "computes in float"
-            if layer.precision == "float32"
-            else "computes in int8, --min-sqnr of edgenet convert gives it back to float"
-        ),
+        + CONSEQUENCE[layer.precision],
     )
 
 
 def _spread(layer: LayerDiagnosis, loud: float) -> Finding | None:
     ratio = layer.equalised_ratio or 1.0
-    if layer.precision == "float32" or ratio < WIDE or layer.noise_share < loud:
+    if layer.precision != "int8" or ratio < WIDE or layer.noise_share < loud:
         return None
     before = (
         f" ({_times(layer.output_ratio)} before equalisation)"
