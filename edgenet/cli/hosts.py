@@ -124,6 +124,9 @@ class _Found:
     out: bytes
     """What it printed, where that was not passed on at once."""
     record: Path | None
+    """Where it is kept here; None where none was made."""
+    brought: tuple[Path, ...]
+    """Other files that came home."""
 
 
 def _work_of(trip: Trip, parcels: Mapping[str, Parcel], tell: _Tell) -> Callable[[Board], _Found]:
@@ -146,9 +149,15 @@ def _work_of(trip: Trip, parcels: Mapping[str, Parcel], tell: _Tell) -> Callable
             out=_print if at_once else printed.append,
             err=_Lines(_with_page(board, trip.page, tell)).take,
         )
-        status = board.relay.run(errand, outlets)
-        kept = record if record is not None and record.exists() else None
-        return _Found(status=status, out=b"".join(printed), record=kept)
+        ended = board.relay.run(errand, outlets)
+        return _Found(
+            status=ended.status,
+            out=b"".join(printed),
+            record=record if RECORD in ended.brought else None,
+            brought=tuple(
+                errand.bring[name] for name in errand.bring if name in ended.brought - {RECORD}
+            ),
+        )
 
     return work
 
@@ -219,7 +228,7 @@ def _words(
 def _written(value: object) -> str:
     if isinstance(value, Enum):
         return str(value.value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _refuse_one_file_for_many(trip: Trip) -> None:
@@ -248,23 +257,23 @@ def _record_here(trip: Trip, host: str) -> Path | None:
 
 
 def _finish_one(trip: Trip, ran: Ran[_Found]) -> None:
+    from edgenet.report.reading import parse_document
+
     if ran.failure is not None:
         raise ran.failure
     found = ran.found
     assert found is not None
-    if trip.as_json and found.out:
-        _print(found.out)
     if found.record is not None:
-        from edgenet.report.reading import parse_document
-
         parse_document(found.record.read_bytes(), origin=str(found.record))
-    if not trip.as_json:
+    if trip.as_json and found.out:
+        parse_document(found.out, origin=ran.host)
+        _print(found.out)
+    elif not trip.as_json:
         typer.echo(f"host: {ran.host}", err=trip.stdout_taken)
         if found.record is not None:
             typer.echo(f"record: {found.record}", err=trip.stdout_taken)
-    for path in trip.bring.values():
-        if path.exists():
-            typer.echo(f"recorded: {path}", err=True)
+    for path in found.brought:
+        typer.echo(f"recorded: {path}", err=True)
     if found.status:
         raise typer.Exit(found.status)
 
@@ -272,6 +281,9 @@ def _finish_one(trip: Trip, ran: Ran[_Found]) -> None:
 def _finish_many(trip: Trip, ran: Sequence[Ran[_Found]]) -> None:
     from edgenet.report.hosts import hosts_document, hosts_text
 
+    for each in ran:
+        if isinstance(each.failure, UsageError):
+            raise each.failure
     results = [_result(each) for each in ran]
     if trip.as_json:
         print_json(hosts_document(results, command=["edgenet", *sys.argv[1:]]))

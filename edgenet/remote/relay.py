@@ -52,6 +52,16 @@ class Errand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A command that has ended on a board."""
+
+    status: int
+    """Its exit code."""
+    brought: frozenset[str]
+    """The files of `Errand.bring` that came; the others were not made."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outlets:
     """Where what a command prints goes, in whole lines of bytes as far as it prints lines."""
 
@@ -70,10 +80,11 @@ class Relay:
         self._interrupted = False
         self._ended = threading.Event()
 
-    def run(self, errand: Errand, outlets: Outlets) -> int:
-        """Return the exit code of the command on the board.
+    def run(self, errand: Errand, outlets: Outlets) -> Ended:
+        """Run the command on the board until it ends.
 
-        Raises `ConnectionLost` when the connection ends first.
+        Raises `ConnectionLost` when the connection ends first, `NotWritable` where a file that it
+        brings cannot be kept.
         """
         words = [self._installation.python, "-m", "edgenet.remote.attended"]
         process = self._connection.start([*words, f"{self._installation.root}/{RECORDS}"])
@@ -125,14 +136,15 @@ class Relay:
             with self._writing:
                 self._write(b"")
 
-    def _passed_on(self, process: subprocess.Popen[bytes], errand: Errand, outlets: Outlets) -> int:
+    def _passed_on(
+        self, process: subprocess.Popen[bytes], errand: Errand, outlets: Outlets
+    ) -> Ended:
         assert process.stdout is not None
         with _Arrivals(errand.bring) as arrivals:
             while header := process.stdout.readline():
                 frame = json.loads(header)
                 if "status" in frame:
-                    arrivals.keep()
-                    return int(frame["status"])
+                    return Ended(status=int(frame["status"]), brought=arrivals.keep())
                 data = process.stdout.read(frame["bytes"])
                 if len(data) < frame["bytes"]:
                     break
@@ -185,13 +197,15 @@ class _Arrivals:
                 self._open[name] = self._partial(name).open("wb")
             self._open[name].write(data)
 
-    def keep(self) -> None:
-        """Put all that has come into its place."""
-        for name in list(self._open):
+    def keep(self) -> frozenset[str]:
+        """Put all that has come into its place, and return its names."""
+        names = frozenset(self._open)
+        for name in names:
             with writing(self._places[name]):
                 self._open[name].close()
                 self._partial(name).replace(self._places[name])
             del self._open[name]
+        return names
 
     def _partial(self, name: str) -> Path:
         place = self._places[name]

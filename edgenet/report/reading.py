@@ -28,6 +28,7 @@ SCHEMAS = {
     COMPARISON: "comparison",
     "verification": "verification",
     "examination": "doctor",
+    "cameras": "cameras",
 }
 """Of each kind of document."""
 LATENCIES = (
