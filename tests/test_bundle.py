@@ -20,8 +20,10 @@ from edgenet.bundle import (
     combined_sha256,
     describe_file,
     files_sha256,
+    left_out_files,
     load_bundle,
     new_bundle,
+    part_document,
     read_labels,
     write_manifest,
     write_whole,
@@ -414,3 +416,65 @@ def test_labels_that_are_refused(tmp_path, data, message):
 def test_labels_of_any_editor(tmp_path):
     (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfa b\r\nc\r\n")
     assert read_labels(tmp_path / "labels.txt") == ("a b", "c")
+
+
+# A copy that `edgenet deploy` made: artefacts may be missing, if it says so.
+
+
+def deployed_copy(bundle, folder, runtime):
+    """Make a copy with the artefacts of one runtime, as deploy does."""
+    kept = tuple(artifact for artifact in bundle.artifacts if artifact.runtime == runtime)
+    shutil.copytree(bundle.root, folder)
+    for path in left_out_files(bundle, kept):
+        (folder / path).unlink()
+    (folder / "part.json").write_text(part_document(bundle, kept))
+    return folder
+
+
+def test_a_deployed_part_is_the_same_bundle(small_bundle, tmp_path):
+    part = load_bundle(deployed_copy(small_bundle, tmp_path / "part", "litert"))
+    assert part.sha256 == small_bundle.sha256
+    assert {artifact.runtime for artifact in part.artifacts} == {"litert"}
+    assert set(part.artifacts) | set(part.left_out) == set(small_bundle.artifacts)
+    with pytest.raises(UsageError, match=r"not deployed here: .*onnxruntime"):
+        part.select(("onnxruntime",))
+
+
+def test_a_part_of_a_part_lacks_what_both_lack(small_bundle, tmp_path):
+    part = load_bundle(deployed_copy(small_bundle, tmp_path / "part", "litert"))
+    kept = part.artifacts[:1]
+    lacking = left_out_files(part, kept)
+    assert lacking == left_out_files(small_bundle, kept)
+
+
+def test_what_a_part_holds_must_be_whole(small_bundle, tmp_path):
+    folder = deployed_copy(small_bundle, tmp_path / "part", "litert")
+    (folder / "labels.txt").write_text("changed\n")
+    with pytest.raises(BrokenBundle, match="was changed"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": "2.0"},
+        {"bundle_sha256": "0" * 64},
+        {"left_out": ["labels.txt"]},
+        {"left_out": ["no-such-file"]},
+        {"left_out": None},
+        {"schema_version": None},
+    ],
+)
+def test_a_part_that_lies_is_refused(small_bundle, tmp_path, change):
+    folder = deployed_copy(small_bundle, tmp_path / "part", "litert")
+    part = json.loads((folder / "part.json").read_text())
+    (folder / "part.json").write_text(json.dumps({**part, **change}))
+    with pytest.raises(BrokenBundle, match=r"part\.json: does not say what this copy"):
+        load_bundle(folder)
+
+
+def test_a_part_without_its_note_is_broken(small_bundle, tmp_path):
+    folder = deployed_copy(small_bundle, tmp_path / "part", "litert")
+    (folder / "part.json").unlink()
+    with pytest.raises(BrokenBundle, match="is missing"):
+        load_bundle(folder)

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
 
 INCOMING, NEW = "incoming", ".new-"
 FOLDERS = ("bundles", "data", "venvs")
@@ -135,16 +135,15 @@ class Receiver:
         What stood there is replaced at once, when the new one is whole.
         """
         target = self._place(at)
-        new = Path(tempfile.mkdtemp(prefix=NEW, dir=target.parent))
-        for file in files:
-            path = new.joinpath(*_parts(file["path"]))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _link(self._must_find(file["sha256"], file["size_bytes"]), path)
-            path.chmod(0o644)
-        for name, text in notes.items():
-            with new.joinpath(*_parts(name)).open("x", encoding="utf-8") as note:
-                note.write(text)
-        _replace(new, target)
+        with _new_folder(target) as new:
+            for file in files:
+                path = new.joinpath(*_parts(file["path"]))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _link(self._must_find(file["sha256"], file["size_bytes"]), path)
+                path.chmod(0o644)
+            for name, text in notes.items():
+                with new.joinpath(*_parts(name)).open("x", encoding="utf-8") as note:
+                    note.write(text)
         self._sizes = None
         return {"folder": str(target)}
 
@@ -162,20 +161,14 @@ class Receiver:
         Its packages are those of `wheels` (hashes by file name), and before them those of the
         environment `like` but edgenet, or what `pip` installs.
         """
-        target = self._place("venvs/" + name)
-        new = Path(tempfile.mkdtemp(prefix=NEW, dir=target.parent))
-        packages = new / "lib" / ("python" + PYTHON) / "site-packages"
-        packages.mkdir(parents=True)
-        try:
+        with _new_folder(self._place("venvs/" + name)) as new:
+            packages = new / "lib" / ("python" + PYTHON) / "site-packages"
+            packages.mkdir(parents=True)
             self._fill(packages, wheels, like, pip)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        _finish(new, system_site=system_site)
-        found = _packages(packages)
-        described = {**installation, "python": FULL_PYTHON, "packages": found}
-        (new / "installation.json").write_text(json.dumps(described) + "\n", "utf-8")
-        _replace(new, target)
+            _finish(new, system_site=system_site)
+            found = _packages(packages)
+            described = {**installation, "python": FULL_PYTHON, "packages": found}
+            (new / "installation.json").write_text(json.dumps(described) + "\n", "utf-8")
         return {"packages": found}
 
     def _fill(
@@ -320,18 +313,28 @@ def _link_tree(source: Path, target: Path) -> None:
             _link(path, into)
 
 
-def _replace(new: Path, target: Path) -> None:
-    """Let `new` be `target`; what stood there is gone afterwards."""
-    new.chmod(0o755)
-    old = None
-    if target.is_symlink():
-        target.unlink()
-    elif target.exists():
-        old = Path(tempfile.mkdtemp(prefix=NEW, dir=target.parent))
-        target.rename(old / "old")
-    new.rename(target)
-    if old is not None:
-        shutil.rmtree(old)
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill, which then stands at `target` in place of what was there.
+
+    Where it cannot be filled, nothing of it is left.
+    """
+    new = Path(tempfile.mkdtemp(prefix=NEW, dir=target.parent))
+    try:
+        yield new
+        new.chmod(0o755)
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            old = Path(tempfile.mkdtemp(prefix=NEW, dir=target.parent))
+            target.rename(old / "old")
+            new.rename(target)
+            shutil.rmtree(old)
+            return
+        new.rename(target)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def _unpack(wheel: Path, packages: Path) -> None:

@@ -46,6 +46,7 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """What of edgenet stays on the host, by its path (a regular expression) with what it is."""
 SHIPPED = "shipped"
+LICENCES = ("LICENSE", "NOTICE")
 BOARD_EXTRAS = ("board", "viewer", "mqtt")
 OTHER_EXTRAS: Mapping[str, tuple[str, ...]] = {"litert": ("litert", "tflite-runtime")}
 """The extras that bring a runtime, where it is not one of its own name; the preferred first."""
@@ -111,7 +112,7 @@ def requirements(extras: Sequence[str], python: str) -> tuple[str, ...]:
     pip evaluates conditions for the machine that it runs on, which here is another one.
     """
     found = []
-    for line in metadata.requires("edgenet") or ():
+    for line in _declared("Requires-Dist"):
         wanted, _, condition = line.partition(";")
         if any(_holds(condition, extra, python) for extra in ("", *extras)):
             found.append(wanted.strip())
@@ -120,7 +121,12 @@ def requirements(extras: Sequence[str], python: str) -> tuple[str, ...]:
 
 def known_extras() -> tuple[str, ...]:
     """Return the extras that edgenet has."""
-    return tuple(metadata.metadata("edgenet").get_all("Provides-Extra") or ())
+    return _declared("Provides-Extra")
+
+
+def _declared(field: str) -> tuple[str, ...]:
+    """Return the values of a field of edgenet's own metadata."""
+    return tuple(metadata.metadata("edgenet").get_all(field) or ())
 
 
 def runtime_extras(runtime: str) -> tuple[str, ...]:
@@ -241,10 +247,12 @@ def runner_wheel(runtimes: Sequence[str]) -> RunnerWheel:
     left_out["artefacts of the built-in bundle for other runtimes"] = not_shipped
     contents.update(shipped)
     information = f"edgenet-{__version__}.dist-info"
-    contents[f"{information}/METADATA"] = (_distribution_file("METADATA")).encode()
+    contents[f"{information}/METADATA"] = _metadata()
     contents[f"{information}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: edgenet deploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
+    for path in _licences():
+        contents[f"{information}/licenses/{path.name}"] = path.read_bytes()
     return RunnerWheel(
         name=f"edgenet-{__version__}-py3-none-any.whl",
         data=_zip(contents, f"{information}/RECORD"),
@@ -252,11 +260,25 @@ def runner_wheel(runtimes: Sequence[str]) -> RunnerWheel:
     )
 
 
-def _distribution_file(name: str) -> str:
-    text = metadata.distribution("edgenet").read_text(name)
-    if text is None:
-        raise DeployRefused("edgenet is not installed here, only found; pip install it first")
-    return text
+def _metadata() -> bytes:
+    """Return what pip and `importlib.metadata` on the board are told of edgenet."""
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: edgenet",
+        f"Version: {__version__}",
+        *(f"Requires-Dist: {line}" for line in sorted(_declared("Requires-Dist"))),
+    ]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _licences() -> list[Path]:
+    """Return the files of licences, which go wherever edgenet goes."""
+    (package,) = set(import_module("edgenet").__path__)
+    beside = [Path(package).parent / name for name in LICENCES]
+    if all(path.is_file() for path in beside):
+        return beside  # a checkout
+    installed = metadata.files("edgenet") or ()
+    return sorted(Path(str(file.locate())) for file in installed if file.name in LICENCES)
 
 
 def _installed_files() -> Iterator[tuple[str, Path]]:
