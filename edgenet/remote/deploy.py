@@ -157,9 +157,10 @@ class _Steps:
     @contextmanager
     def step(self, name: str, *, total: int = 1) -> Iterator[Callable[[], None]]:
         started = time.monotonic()
-        advance = self.progress.step(f"{self.host}: {name}", total=total)
-        yield advance
-        self.done.append(Step(name=name, seconds=time.monotonic() - started))
+        try:
+            yield self.progress.step(f"{self.host}: {name}", total=total)
+        finally:  # what failed took its time as well
+            self.done.append(Step(name=name, seconds=time.monotonic() - started))
 
 
 def deploy(
@@ -181,7 +182,9 @@ def deploy(
         found = survey(connection, root=wishes.root, target=wishes.target)
         python = found.python()
         done()
-    notes = list(_notes(found, python))
+    notes = [] if wishes.offline else list(_why_carried(found, python))
+    if python.picamera2:
+        notes.append("the environment sees the system's packages, for its Picamera2")
     _check_writable(found, wishes)
     with _receiving(connection, python.executable, found.root, through=wishes.through) as board:
         installing = _Installing(
@@ -228,7 +231,8 @@ def uninstall(connection: Connection, wishes: Wishes) -> str | None:
         return board.root
 
 
-def _notes(found: Survey, python: BoardPython) -> Iterator[str]:
+def _why_carried(found: Survey, python: BoardPython) -> Iterator[str]:
+    """Yield why the board cannot fetch its packages itself; nothing where it may."""
     if found.clock_is_off:
         days = abs(found.clock_ahead_s) / 86400
         way = "ahead of" if found.clock_ahead_s > 0 else "behind"
@@ -236,8 +240,10 @@ def _notes(found: Survey, python: BoardPython) -> Iterator[str]:
             f"the board's clock is {days:.0f} days {way} this machine's: secure connections fail "
             "there, so wheels are carried along; set it (sudo date -s, or a time server)"
         )
-    if python.picamera2:
-        yield "the system's Picamera2 is used, so the environment sees the system's packages"
+    elif not found.has_route or python.names_resolve is False:
+        yield "the board is on no network that resolves names, so wheels are carried along"
+    elif python.pip is None:
+        yield "the board has no pip, so wheels are carried along"
 
 
 def _check_writable(found: Survey, wishes: Wishes) -> None:
@@ -373,10 +379,12 @@ class _Installing:
         return "wheels carried along", self._install(choice, runner, wheels=wheels)
 
     def _asks_the_board(self) -> bool:
+        """Tell whether the board's own pip may reach an index."""
         return (
             not self.wishes.offline
             and not self.found.clock_is_off
             and self.found.has_route
+            and self.python.names_resolve is not False
             and self.python.pip is not None
         )
 

@@ -29,7 +29,7 @@ CLOCK_DAYS = 1.0
 SURVEY_TIMEOUT_S = 120.0
 
 ASK_PYTHON = r"""
-import glob, json, os, sys
+import glob, json, os, socket, sys
 from importlib.util import find_spec
 def has(name):
     try: return find_spec(name) is not None
@@ -39,6 +39,21 @@ def version(name):
         from importlib.metadata import version
         return version(name)
     except Exception: return None
+def resolver():
+    heard = None
+    try: words = [line.split() for line in open("/etc/resolv.conf")]
+    except Exception: return None
+    servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+    for server in servers[:2]:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(2)
+            try:
+                asking.connect((server, 53))
+                asking.send(b"ed\1\0\0\1\0\0\0\0\0\0" b"\0\0\2\0\1")  # who serves the root?
+                return bool(asking.recv(512))
+            except OSError: heard = False
+    return heard
 bundled = os.path.join(os.path.dirname(os.__file__), "ensurepip", "_bundled", "pip-*.whl")
 wheels = sorted(glob.glob(bundled) + glob.glob("/usr/share/python-wheels/pip-*.whl"))
 try: libc = os.confstr("CS_GNU_LIBC_VERSION")
@@ -48,6 +63,7 @@ print(json.dumps({
     "executable": sys.executable,
     "bits": 64 if sys.maxsize > 2**32 else 32,
     "libc": libc,
+    "resolver": resolver(),
     "pip": ["-m", "pip"] if has("pip") else [wheels[-1] + "/pip"] if wheels else None,
     "picamera2": has("picamera2"),
     "opencv": has("cv2"),
@@ -101,6 +117,8 @@ class BoardPython:
     bits: int
     glibc: tuple[int, int] | None
     """None where it is built on another C library."""
+    names_resolve: bool | None
+    """Whether a name server answers it; None where none is known."""
     pip: tuple[str, ...] | None
     """What starts pip there, behind the executable; None where there is none."""
     picamera2: bool
@@ -241,6 +259,7 @@ def _python(said: Mapping[str, Any]) -> BoardPython:
         version=(major, minor, patch),
         bits=said["bits"],
         glibc=(int(numbers[1]), int(numbers[2])) if numbers else None,
+        names_resolve=said["resolver"],
         pip=None if said["pip"] is None else tuple(said["pip"]),
         picamera2=said["picamera2"],
         opencv=said["opencv"],

@@ -68,7 +68,7 @@ def test_no_python(bare):
 
 SAYS = (
     """echo '{"version": [%s], "executable": "/usr/bin/python3", "bits": %d, "libc": %s, """
-    """"pip": null, "picamera2": false, "opencv": false, "numpy": null}'"""
+    """"resolver": null, "pip": null, "picamera2": false, "opencv": false, "numpy": null}'"""
 )
 
 
