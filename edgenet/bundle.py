@@ -445,14 +445,17 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing below `path` into `NotWritable`, naming `path`."""
+def writing(path: Path, *, option: str = "-o") -> Iterator[None]:
+    """Turn what the system says against writing below `path` into `NotWritable`, naming `path`.
+
+    `option` is what `path` was given with.
+    """
     try:
         yield
     except OSError as error:
         raise NotWritable(
             f"{path}: cannot be written ({error.strerror or error}); make room or choose another "
-            "place with -o"
+            f"place with {option}"
         ) from error
 
 

@@ -202,7 +202,10 @@ def _description(folder: Path, *, shown: Path | None = None) -> Description:
         content = json.loads((folder / DESCRIPTION).read_text("utf-8"))
         _validator()(content)
     except FileNotFoundError:
-        raise BadTree(f"{path}: has no {DESCRIPTION}, so it is no tree") from None
+        raise BadTree(
+            f"{shown or folder}: has no {DESCRIPTION}, so it is no tree; give what doctor --record "
+            "wrote"
+        ) from None
     except fastjsonschema.JsonSchemaValueException as error:
         message = error.message.replace("data", DESCRIPTION, 1)
         raise BadTree(f"{path}: {message}; record it again or use a newer edgenet") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgenet.cli.output import StepProgress, print_json, tell_record
+from edgenet.cli.output import StepProgress, print_json, stored_after, tell_record
 from edgenet.errors import RuntimeRefused, UsageError
 from edgenet.remote.asking import asked_command
 
@@ -58,7 +58,7 @@ def profile_against(asked: Asked, against: Path, plan: Plan) -> None:
     from edgenet.measure.quality import pictures_for
     from edgenet.measure.versus import Place, versus
     from edgenet.report.comparison import comparison_document, comparison_text
-    from edgenet.report.record import check_writable, record_path, save_document
+    from edgenet.report.record import check_writable, record_path
 
     command = asked_command()
     base, new = _side(against, asked), _side(asked.new, asked)
@@ -83,11 +83,11 @@ def profile_against(asked: Asked, against: Path, plan: Plan) -> None:
             step=progress.step,
         )
     document = comparison_document(found, (), command=command)
-    if asked.as_json:
-        print_json(document)
-    else:
-        typer.echo(comparison_text(found, ()))
-    save_document(document, path)
+    with stored_after(document, path):
+        if asked.as_json:
+            print_json(document)
+        else:
+            typer.echo(comparison_text(found, ()))
     if not asked.as_json:
         tell_record(path)
     turns = found.interleaving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import socket
 import sys
@@ -26,7 +27,7 @@ from edgenet.cli.options import (
     split,
     thread_counts,
 )
-from edgenet.cli.output import print_json, tell_record, warn
+from edgenet.cli.output import print_json, stored_after, tell_record, warn
 from edgenet.errors import AddressUnavailable, MissingExtra, UsageError
 from edgenet.remote.asking import asked_command, from_elsewhere
 
@@ -223,6 +224,8 @@ def camera(
             raise UsageError("--token-file is for the page, and --view off has none; leave out one")
         if clock_offset is not None and truth is None:
             raise UsageError("--clock-offset is of a playlist's machine: give --truth too")
+        if clock_offset is not None and not math.isfinite(clock_offset):
+            raise UsageError(f"--clock-offset {clock_offset}: give milliseconds, such as -12.5")
         from edgenet.board.detect import detect
         from edgenet.board.machine import Machine
         from edgenet.board.target import load_target
@@ -230,7 +233,7 @@ def camera(
         from edgenet.measure.profile import runnable
         from edgenet.report.camera import camera_text
         from edgenet.report.camera_record import camera_document
-        from edgenet.report.record import check_writable, save_document
+        from edgenet.report.record import check_writable
         from edgenet.stream.events import parse_smoothing
         from edgenet.stream.loading import in_order
         from edgenet.stream.shadow import Sampling, require_reference
@@ -274,13 +277,12 @@ def camera(
         )
         run = watch(found, artifacts, plan, target=board.target, stopped=stopped, told=_Told(found))
         document = camera_document(found, run, board=board, command=command)
-        # Printed first: a run cannot be had again, and a full disk must not lose it.
-        if as_json:
-            print_json(document)
-        else:
-            text = camera_text(run, board=board, command=command)
-            typer.echo(text, err=events == STDOUT)
-        save_document(document, path)
+        with stored_after(document, path):
+            if as_json:
+                print_json(document)
+            else:
+                text = camera_text(run, board=board, command=command)
+                typer.echo(text, err=events == STDOUT)
         if not as_json:
             tell_record(path, err=events == STDOUT)
         if run.failure is not None:

@@ -35,7 +35,8 @@ def classify(
     """Print the most likely labels of pictures."""
     for image in images:
         if not image.is_file():
-            raise UsageError(f"{image}: no such file")
+            what = "is a folder; give pictures" if image.is_dir() else "no such file"
+            raise UsageError(f"{image}: {what}")
     from edgenet.bundle import load_bundle
     from edgenet.measure.classify import classify as run
     from edgenet.report.classification import classification_document

@@ -18,9 +18,10 @@ from edgenet.cli.options import (
     runtime_names,
     split,
 )
-from edgenet.cli.output import StepProgress, print_json, tell_record, warn
+from edgenet.cli.output import StepProgress, print_json, stored_after, tell_record, warn
 from edgenet.errors import UsageError
 from edgenet.remote.asking import asked_command
+from edgenet.wording import counted
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -63,12 +64,7 @@ def evaluate(
     from edgenet.data.labels import accepted_in
     from edgenet.measure.evaluate import evaluate as run
     from edgenet.report.evaluation import evaluation_text
-    from edgenet.report.record import (
-        check_writable,
-        evaluation_document,
-        record_path,
-        save_document,
-    )
+    from edgenet.report.record import check_writable, evaluation_document, record_path
 
     asked = runtime_names(runtime)
     found = load_bundle(bundle)
@@ -96,19 +92,19 @@ def evaluate(
     check_writable(output or record_path(found, "evaluation"))
     with StepProgress() as progress:
         done = progress.step(
-            f"evaluate {len(artifacts)} artefacts on {dataset.name}", total=len(dataset.samples)
+            f"evaluate {counted(len(artifacts), 'artefact')} on {dataset.name}",
+            total=len(dataset.samples),
         )
         result = run(found, dataset, artifacts, required=asked, on_sample=done)
     for message in result.unreadable:
         warn(f"not counted: {message}")
     document = evaluation_document(found, result, command=asked_command(), threads=1)
     path = output or record_path(found, "evaluation")
-    # Printed first: an evaluation takes minutes, and a full disk must not lose it.
-    if as_json:
-        print_json(document)
-    else:
-        typer.echo(evaluation_text(result))
-    save_document(document, path)
+    with stored_after(document, path):
+        if as_json:
+            print_json(document)
+        else:
+            typer.echo(evaluation_text(result))
     if not as_json:
         typer.echo()
         tell_record(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,21 @@ from edgenet.remote.asking import from_elsewhere
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def stored_after(document: dict[str, Any], path: Path) -> Iterator[None]:
+    """Store a measurement once it was printed, even if stdout took no more of it.
+
+    A measurement takes minutes and cannot be had again: neither a full disk nor a closed pipe may
+    lose it. Raises `NotWritable`.
+    """
+    from edgenet.report.record import save_document
+
+    try:
+        yield
+    finally:
+        save_document(document, path)
 
 
 def warn(message: str) -> None:

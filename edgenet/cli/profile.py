@@ -23,7 +23,7 @@ from edgenet.cli.options import (
     split,
     thread_counts,
 )
-from edgenet.cli.output import StepProgress, print_json, tell_record
+from edgenet.cli.output import StepProgress, print_json, stored_after, tell_record
 from edgenet.errors import EdgenetError, RuntimeRefused, UsageError
 from edgenet.remote.asking import asked_command
 
@@ -89,7 +89,9 @@ def profile(
     ] = 30.0,
     duration: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="S", help="Seconds of each kind of load. Default: 10."),
+        typer.Option(
+            min=0.1, max=3600, metavar="S", help="Seconds of each kind of load. Default: 10."
+        ),
     ] = None,
     soak: Annotated[
         int | None,
@@ -150,7 +152,7 @@ def profile(
     from edgenet.measure import profile as measure
     from edgenet.report.profile import profile_text
     from edgenet.report.profile_record import profile_document
-    from edgenet.report.record import check_writable, record_path, save_document
+    from edgenet.report.record import check_writable, record_path
 
     command = asked_command()
     asked = runtime_names(runtime)
@@ -170,14 +172,16 @@ def profile(
         )
         result, answers, problem = _with_answers(found, result, dataset, progress)
     document = profile_document(found, result, answers, board=board, command=command)
-    save_document(document, path)
-    if as_json:
-        print_json(document)
-    else:
-        every = layers is LayerDetail.ALL
-        typer.echo(
-            profile_text(found, result, answers, board=board, command=command, every_layer=every)
-        )
+    every = layers is LayerDetail.ALL
+    with stored_after(document, path):
+        if as_json:
+            print_json(document)
+        else:
+            text = profile_text(
+                found, result, answers, board=board, command=command, every_layer=every
+            )
+            typer.echo(text)
+    if not as_json:
         tell_record(path)
     if problem is not None:
         raise problem

@@ -36,7 +36,8 @@ def open_dataset(source: str, *, labelled: bool) -> Dataset:
     if source in BUILT_IN:
         return BUILT_IN[source]()
     path = Path(source)
-    if path.is_dir():
+    # Of an empty word, as of a shell's variable that is not set, Path makes the folder one is in.
+    if source and path.is_dir():
         _check_listable(path)
         dataset = _labelled_folder(path) if labelled else _folder(path)
     elif path.is_file():

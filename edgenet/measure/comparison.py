@@ -66,7 +66,8 @@ class LatencyChange:
             return None
         return (
             f"at least {LEAST_LAUNCHES} launches a side (these are {self.base.launches} and "
-            f"{self.new.launches}), best interleaved: {RUN_INTERLEAVED}"
+            f"{self.new.launches}), best interleaved: {RUN_INTERLEAVED}, which times inference "
+            "alone"
         )
 
 

@@ -143,7 +143,7 @@ def _versioned(path: Path) -> dict[str, Any]:
     if path.is_dir():
         what = "is a bundle" if (path / MANIFEST).exists() else "is a folder"
         raise UsageError(f"{path}: {what}; give the record of a measurement, a file in records/")
-    if not path.is_file():
+    if not path.exists():  # a pipe is as good as a file: <(git show main:base.json)
         raise UsageError(
             f"{path}: no such file; give a record that evaluate, profile or camera wrote"
         )

@@ -86,6 +86,8 @@ def parse_address(uri: str) -> Address:
         return _path(Path(unquote(target)), parts.query, uri)
     if scheme == "v4l2":
         target = _device(target or "0")
+    if scheme == "synthetic" and target:
+        raise UsageError(f"{uri}: synthetic:// takes options alone, as in synthetic://?fps=15")
     if scheme == "csi" and not (target or "0").isdecimal():
         raise UsageError(f"{uri}: csi:// takes the camera's number, such as csi://0")
     return Address(
@@ -125,6 +127,8 @@ def _local(uri: str) -> Address:
     """Return a camera's number, a device, or a path; what exists as it is written comes first."""
     if uri.isdecimal():
         return Address(kind="v4l2", target=_device(uri), options=Options(), shown=uri)
+    if not uri:  # Path would make the folder one is in of it
+        raise UsageError("the source is an empty word; give 0, a file or a URL, or leave it out")
     path, query = Path(uri), ""
     if not path.exists() and "?" in uri:
         before, _, query = uri.rpartition("?")

@@ -6,6 +6,7 @@ short queue is lost and counted. A way that fails is told once and tried again w
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import queue
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from edgenet.errors import EdgenetError, UsageError
+from edgenet.errors import EdgenetError, NotWritable, UsageError
 from edgenet.stream.events import Event
 
 WAITING = 64
@@ -104,14 +105,14 @@ class EventLines:
     def __init__(self, place: str) -> None:
         """Open a file for appending, or standard output for "-".
 
-        Raises `UsageError` for a folder, `OSError` for what cannot be opened, such as a named pipe
-        that nobody reads.
+        Raises `UsageError` for a folder, `NotWritable` for what cannot be opened, such as a named
+        pipe that nobody reads.
         """
         self.name = "events"
         if place != "-" and Path(place).is_dir():
             raise UsageError(f"--events {place}: is a folder; give a file, or - for stdout")
         # A descriptor and no file object: one that is stuck in a write could not be closed.
-        self._descriptor = os.dup(STDOUT) if place == "-" else os.open(place, TO_APPEND, 0o644)
+        self._descriptor = os.dup(STDOUT) if place == "-" else _to_append(place)
         os.set_blocking(self._descriptor, True)
 
     def deliver(self, event: Event) -> None:
@@ -123,3 +124,15 @@ class EventLines:
     def close(self) -> None:
         """Close the file; standard output stays open."""
         os.close(self._descriptor)
+
+
+def _to_append(place: str) -> int:
+    """Return a descriptor at the end of a file; `NotWritable` says why there is none."""
+    try:
+        return os.open(place, TO_APPEND, 0o644)
+    except OSError as error:
+        # The error that Linux has for it says "No such device or address".
+        reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise NotWritable(
+            f"--events {place}: cannot be written ({reason}); choose another file"
+        ) from error

@@ -190,7 +190,10 @@ def test_descriptions_that_are_wrong(tmp_path, change, message):
 
 
 def test_no_tree(tmp_path):
-    with pytest.raises(BadTree, match=r"has no tree\.json"), open_tree(str(tmp_path)):
+    with (
+        pytest.raises(BadTree, match=rf"{tmp_path.name}: has no tree\.json"),
+        open_tree(str(tmp_path)),
+    ):
         pass
     unknown = pytest.raises(UsageError, match=r"no tree 'pi_9': .* orin_nano, pi_4, pi_5, laptop")
     with unknown, open_tree("pi_9"):

@@ -35,6 +35,7 @@ def place(small_bundle, tmp_path, monkeypatch):
 
 CASES = [
     ("classify bundle none.jpg", 2, "none.jpg: no such file"),
+    ("classify bundle empty", 2, "empty: is a folder; give pictures"),
     ("classify bundle cut.jpg", 1, "cut.jpg: is cut off"),
     ("classify bundle text.jpg", 1, "text.jpg: is not a picture"),
     ("classify bundle good.jpg --top 0", 2, "--top"),

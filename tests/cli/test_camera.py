@@ -139,6 +139,23 @@ def test_json_is_one_document_and_events_go_to_a_file(small_bundle, tmp_path):
     assert all(event["age_ms"] > 0 for event in events)
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_stdout_that_takes_nothing_does_not_lose_the_record(small_bundle, tmp_path, form):
+    """A closed pipe, a full disk: the run cannot be had again."""
+    record = tmp_path / "record.json"
+    with Path("/dev/full").open("w") as full:
+        code, _, err = finish(
+            start(
+                *(small_bundle.root, "--source", f"{SYNTHETIC}&frames=30", "--runtime", "null"),
+                *("--view", "off", "-o", record, *form),
+                stdout=full,
+            )
+        )
+    assert code == 1
+    assert err.splitlines()[-1] == "edgenet: No space left on device"
+    assert read_document(record).records[0].latency["inference_ms"].n > 0
+
+
 def test_events_alone_on_stdout(small_bundle, tmp_path):
     code, out, err = finish(
         start(
@@ -473,6 +490,8 @@ CASES = [
     (f"camera bundle {S} --truth nowhere", 2, "no data at 'nowhere'"),
     (f"camera bundle {S} --truth fashion-mnist --crop 0,0,9,9", 2, "leave out one"),
     (f"camera bundle {S} --clock-offset 3", 2, "give --truth too"),
+    (f"camera bundle {S} --truth fashion-mnist --clock-offset nan", 2, "give milliseconds"),
+    (f"camera bundle {S} --truth fashion-mnist --clock-offset inf", 2, "give milliseconds"),
     (f"camera bundle {S} -o bundle", 2, "is a folder"),
     (f"camera bundle {S} --shadow --runtime null", 1, "null runtime computes nothing"),
     # Wrong words are told whether there is a camera or not.

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -171,6 +172,12 @@ def test_bad_input_is_one_line(folder, capsys, line, code, message):
     assert "bug in" not in err
     assert re.search(message, err)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_record_may_come_through_a_pipe(folder):
+    """As the shell's <(git show main:base.json) does."""
+    with subprocess.Popen(["cat", folder / "base.json"], stdout=subprocess.PIPE) as child:
+        assert run(["compare", f"/dev/fd/{child.stdout.fileno()}", "base.json"]) == 0
 
 
 def test_records_of_evaluate(small_bundle, tmp_path, monkeypatch, capsys):

@@ -169,6 +169,7 @@ CASES = [
     (["--paced", "0"], 2, "--paced"),
     (["--soak", "1"], 2, "--soak"),
     (["--duration", "0"], 2, "--duration"),
+    (["--duration", "inf"], 2, "--duration"),
     (["--runtime", "tensorflow"], 2, "unknown runtime 'tensorflow'"),
     (["--runtime", "openvino", "--precision", "int4"], 2, "unknown precision 'int4'"),
     (["--data", "nowhere"], 2, "no data at 'nowhere'"),

@@ -113,9 +113,11 @@ def test_csv_that_is_a_picture(tmp_path):
         open_dataset(str(tmp_path / "a.png"), labelled=True)
 
 
-def test_no_such_data():
-    with pytest.raises(UsageError, match="photographs or fashion-mnist"):
-        open_dataset("nowhere", labelled=True)
+@pytest.mark.parametrize("source", ["nowhere", ""])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_no_such_data(source, labelled):
+    with pytest.raises(UsageError, match=f"'{source}': .* photographs or fashion-mnist"):
+        open_dataset(source, labelled=labelled)
 
 
 LABELS = ("background", "tench, Tinca tinca", "crane", "house cat, cat", "crane")

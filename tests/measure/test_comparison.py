@@ -10,7 +10,7 @@ from stored_profiles import (
 )
 
 from edgenet.errors import NotComparable
-from edgenet.measure.comparison import compare
+from edgenet.measure.comparison import RUN_INTERLEAVED, compare
 from edgenet.measure.gates import Limits, Outcome, judge
 from edgenet.report.reading import read_document
 
@@ -48,7 +48,7 @@ def test_one_launch_a_side_cannot_tell(stored):
     change = found.pairs[0].latencies[0]
     assert change.base.interval[0] < change.base.ms < change.base.interval[1]
     assert "(these are 1 and 1)" in change.would_tell
-    assert "edgenet profile NEW --against BASE" in change.would_tell
+    assert change.would_tell.endswith(f"{RUN_INTERLEAVED}, which times inference alone")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_paths(tmp_path):
     ("uri", "words"),
     [
         ("nothing/here.mp4", "no such file or folder"),
+        ("", "is an empty word"),
         ("gopher://h/s", "unknown source"),
         ("synthetic://?size=640", "WIDTHxHEIGHT"),
         ("synthetic://?size=4x4", "WIDTHxHEIGHT"),
@@ -55,6 +56,7 @@ def test_paths(tmp_path):
         ("synthetic://?rate=3", "unknown option 'rate'; this source takes size, fps, frames"),
         ("v4l2:///dev/video0?fourcc=MJPEG", "four letters"),
         ("csi://front", "csi://0"),
+        ("synthetic://front", "takes options alone"),
         ("rtsp://", "has no host"),
         ("rtsp://u:secret@h:x/s", "is no address"),
     ],

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from edgenet.errors import UsageError
+from edgenet.errors import NotWritable, UsageError
 from edgenet.stream.delivery import WAITING, Delivery, EventLines
 from edgenet.stream.events import LabelChanges, Smoothing
 from tests.stream.results import make_frame, make_result
@@ -77,13 +77,17 @@ def test_a_full_disk_is_told_and_tried_again():
 
 
 @pytest.mark.parametrize(
-    ("place", "error"),
-    [(".", UsageError), ("/nowhere/events", OSError), ("pipe", OSError)],
+    ("place", "error", "words"),
+    [
+        (".", UsageError, "--events .: is a folder"),
+        ("/nowhere/events", NotWritable, "No such file"),
+        ("pipe", NotWritable, "nobody reads this pipe"),
+    ],
 )
-def test_what_cannot_be_written_is_refused_at_once(place, error, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_refused_at_once(place, error, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")  # that nobody reads
-    with pytest.raises(error):
+    with pytest.raises(error, match=words):
         EventLines(place)
 
 

@@ -35,12 +35,18 @@ def test_convert(small_disk, runtime):
     assert list(small_disk.iterdir()) == []
 
 
-def test_record(small_disk, small_bundle):
-    (small_disk / "filler").write_bytes(bytes(1_000_000))
-    done = edgenet(
-        *("evaluate", str(small_bundle.root), "--limit", "2000", "--runtime", "litert"),
-        *("-o", str(small_disk / "record.json")),
-    )
+@pytest.mark.parametrize(
+    "line",
+    [
+        "evaluate BUNDLE --limit 2000 --runtime litert",
+        "profile BUNDLE --runtime null --duration 2 --layers off",
+    ],
+)
+def test_record(small_disk, small_bundle, line):
+    (small_disk / "filler").write_bytes(bytes(1_040_000))
+    words = [str(small_bundle.root) if word == "BUNDLE" else word for word in line.split()]
+    done = edgenet(*words, "-o", str(small_disk / "record.json"))
     assert done.returncode == 1, done.stderr
     assert "No space left" in done.stderr.splitlines()[-1]
+    assert small_bundle.artifacts[0].precision.value in done.stdout, "what was measured is shown"
     assert [path.name for path in small_disk.iterdir()] == ["filler"]

@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
 def _create(path: Path, token: str) -> None:
     """Write a token; one that another process has put there meanwhile stays."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with writing(path):
+    with writing(path, option="--token-file"):
         try:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
