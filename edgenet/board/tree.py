@@ -150,12 +150,15 @@ class Recorder(Machine):
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         write = _write_archive if path.name.endswith(ARCHIVE_SUFFIXES) else _write_folder
         try:
-            write(partial, contents)
-            partial.rename(path)
+            try:
+                write(partial, contents)
+                partial.rename(path)
+            finally:  # which a read-only file system refuses as well
+                _remove(partial)
         except OSError as error:
-            raise NotWritable(f"{path}: cannot be written ({error.strerror or error})") from error
-        finally:
-            _remove(partial)
+            raise NotWritable(
+                f"{path}: cannot be written ({error.strerror or error}); choose another --record"
+            ) from error
 
 
 def check_new(path: Path) -> None:

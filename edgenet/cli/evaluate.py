@@ -70,7 +70,8 @@ def evaluate(
     found = load_bundle(bundle)
     found.require_classifier("evaluate")
     artifacts = found.select(asked, precisions(precision))
-    dataset = open_dataset(data or _default_data(found), labelled=True)
+    chosen = _default_data(found) if data is None else data
+    dataset = open_dataset(chosen, labelled=True)
     if limit is not None:
         dataset = dataset.draw(limit, seed=seed)
     if host:

@@ -47,6 +47,7 @@ CASES = [
     ("evaluate bundle --data set.csv", 1, "set.csv line 2: label 'Zeppelin'"),
     ("evaluate bundle --data nowhere", 2, "no data at 'nowhere'"),
     ("evaluate bundle --data empty", 1, "no sub-folders"),
+    ("evaluate bundle --data=", 2, "no data at ''"),
     ("evaluate bundle --limit 0", 2, "--limit"),
     ("convert -o out --width-multiplier 0", 2, "width multiplier 0 is out of range"),
     ("convert -o out --width-multiplier 2", 2, "width multiplier 2 is out of range"),

@@ -50,3 +50,13 @@ def test_record(small_disk, small_bundle, line):
     assert "No space left" in done.stderr.splitlines()[-1]
     assert small_bundle.artifacts[0].precision.value in done.stdout, "what was measured is shown"
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+@pytest.mark.parametrize("name", ["board.tar.gz", "board"])
+def test_a_record_of_this_machine_where_nothing_may_be_written(small_disk, name):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    done = edgenet("doctor", "--record", str(small_disk / name))
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"edgenet: {small_disk / name}: cannot be written (Read-only")
+    assert line.endswith("choose another --record")
