@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 BOARD = Path(__file__).parents[1] / "tools/virtual_board/board"
-PYTHON = "/opt/edgenet/bin/python"
+PYTHON = "/opt/checkout/bin/python"
 """On the board, with edgenet and the runtimes."""
 
 

@@ -8,13 +8,14 @@ demo="tuxpaint-stamps-default"
 # qemu-user: other processors, for the tests that compare their answers
 # qemu-system-arm and what follows: the virtual board (tools/virtual_board)
 # openssh-server: the board over SSH that is this machine itself (tests/remote)
+# systemd: systemd-analyze, which judges the service's unit; nothing of it is started
 # gcc, libc6-dev: the plugin that counts instructions (tools/bench)
 # mosquitto: the broker that `edgenet camera --mqtt` is tried against
 # chromium, fonts-dejavu-core, xvfb, xdotool: the live page and the desktop window, as they are drawn
 # gir1.2-gst-rtsp-server-1.0 and what follows: H.264, as edgenet playlist serves and writes it, and
 #   the cameras in tests/stand_ins send it
 tests="qemu-user qemu-system-arm cpio device-tree-compiler kmod openssh-client openssh-server
-    squashfs-tools
+    squashfs-tools systemd
     gcc libc6-dev mosquitto chromium fonts-dejavu-core xvfb xdotool
     gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
     gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools python3-gi"

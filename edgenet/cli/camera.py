@@ -68,6 +68,11 @@ HERE_ALONE = {
     "replay": "labels a recording that is here",
 }
 """Options that make no sense with --host, and why."""
+FOR_A_SERVICE = (
+    *("source", "runtime", "precision", "threads", "crop", "realtime", "on", "mqtt"),
+    *("smooth", "unknown", "shadow"),
+)
+"""Parameters that a camera which runs for ever may be given; where its page is says deploy."""
 SHOWN_S = 0.25
 """Between two states of the line on a terminal."""
 
@@ -287,6 +292,25 @@ def camera(
             tell_record(path, err=events == STDOUT)
         if run.failure is not None:
             raise run.failure
+
+
+def check_service_options(options: Sequence[str]) -> None:
+    """Raise what the command line would for options that are wrong, or not for a service."""
+    from edgenet.cli import app
+
+    command = typer.main.get_group(app).commands["camera"]
+    context = command.make_context("camera", list(options))
+    for parameter in command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in FOR_A_SERVICE:
+            told = next(iter(parameter.opts), name) if name != "bundle" else context.params[name]
+            raise UsageError(
+                f"{told}: is not for a service; it takes "
+                + ", ".join(f"--{each}" for each in FOR_A_SERVICE)
+            )
+    runtime_names(context.params["runtime"])
+    precisions(context.params["precision"])
 
 
 def _refuse_what_does_not_fit(

@@ -17,26 +17,36 @@ from edgenet.cli.options import (
     runtime_names,
     split,
 )
-from edgenet.cli.output import StepProgress, print_json
+from edgenet.cli.output import StepProgress, print_json, warn
 from edgenet.errors import EdgenetError, UsageError
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
     from edgenet.remote.deploy import Deployment, Wishes
+    from edgenet.remote.service import ServiceWishes
 
 EXAMPLES = """\b
 Examples:
   edgenet deploy mobilenet --host pi@raspberrypi
   edgenet deploy mobilenet --host kitchen --host hall --runtime litert --precision int8
   edgenet deploy mobilenet --host pi5 --offline --json
+  edgenet deploy mobilenet --host pi5 --service --view 0.0.0.0:8080
+  edgenet deploy mobilenet --host pi5 --service -- --source csi://0
   edgenet deploy --host pi5 --uninstall
 """
+NOTHING = "nothing was there"
 
 
 def deploy(
     bundle: Annotated[
         Path | None,
         typer.Argument(metavar="BUNDLE", help="Folder written by edgenet convert."),
+    ] = None,
+    camera_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- OPTION", help="With --service: further options of edgenet camera."
+        ),
     ] = None,
     host: Annotated[
         list[str] | None,
@@ -55,16 +65,30 @@ def deploy(
     offline: Annotated[
         bool, typer.Option("--offline", help="Carry wheels along; the board fetches nothing.")
     ] = False,
+    service: Annotated[
+        bool,
+        typer.Option(
+            "--service",
+            help="As a camera that starts at power-on; needs root there, in /opt and systemd.",
+        ),
+    ] = False,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the service's page is. Default: 127.0.0.1:8080 there, through a tunnel.",
+        ),
+    ] = None,
     uninstall: Annotated[
-        bool, typer.Option("--uninstall", help="Remove all that was deployed.")
+        bool, typer.Option("--uninstall", help="Remove all that was deployed, and the service.")
     ] = False,
     target: TargetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put a bundle and the light runner on boards, in the user's home, and verify it there.
 
-    Only what is missing is sent. Nothing needs root. What was there stays in use until the new is
-    whole; after a lost connection, run it again.
+    Only what is missing is sent. Nothing but --service needs root. What was there stays in use
+    until the new is whole; after a lost connection, run it again.
     """
     from edgenet.board.target import load_target
     from edgenet.bundle import load_bundle
@@ -78,6 +102,7 @@ def deploy(
         precisions=precisions(precision),
         offline=offline,
         target=None if target is None else load_target(target),
+        service=_service(view, camera_options or [], wanted=service),
     )
     if uninstall:
         _uninstall(hosts, wishes)
@@ -85,6 +110,20 @@ def deploy(
     if bundle is None:
         raise UsageError("BUNDLE is missing: give a folder written by edgenet convert")
     _deploy(load_bundle(bundle), hosts, wishes, as_json=as_json)
+
+
+def _service(view: str | None, options: list[str], *, wanted: bool) -> ServiceWishes | None:
+    if not wanted:
+        if view is not None or options:
+            given = f"--view {view}" if view is not None else options[0]
+            raise UsageError(f"{given}: is for a camera that starts at power-on; add --service")
+        return None
+    from edgenet.cli.camera import check_service_options
+    from edgenet.remote.service import service_wishes
+    from edgenet.stream.viewer import DEFAULT
+
+    check_service_options(options)
+    return service_wishes(view or DEFAULT, options)
 
 
 def _deploy(bundle: Bundle, hosts: tuple[str, ...], wishes: Wishes, *, as_json: bool) -> None:
@@ -129,5 +168,5 @@ def _uninstall(hosts: tuple[str, ...], wishes: Wishes) -> None:
 
     for name in hosts:
         with connect(name) as connection:
-            removed = uninstall(connection, wishes)
-        typer.echo(f"{name}: " + (f"removed {removed}" if removed else "nothing was there"))
+            removed = uninstall(connection, wishes, tell=warn)
+        typer.echo(f"{name}: " + (f"removed {', '.join(removed)}" if removed else NOTHING))

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +18,11 @@ from edgenet import __version__
 from edgenet.board.target import Target
 from edgenet.bundle import Artifact, Bundle, Precision, part_document
 from edgenet.errors import DeployRefused
-from edgenet.remote.installed import DIGITS, HOME_FOLDER, bundle_folder
+from edgenet.remote import service as services
+from edgenet.remote.installed import DIGITS, HOME_FOLDER, SERVICE_ROOT, bundle_folder
 from edgenet.remote.sending import Content, PipFailed, Receiving, content_of, content_of_bytes
 from edgenet.remote.sending import receiving as _receiving
+from edgenet.remote.service import Service, ServiceWishes
 from edgenet.remote.ssh import Connection
 from edgenet.remote.survey import BoardPython, Survey, survey
 from edgenet.remote.wheels import (
@@ -71,6 +73,8 @@ class Wishes:
     through: tuple[str, ...] = ()
     """Words in front of the board's Python that let it write there as another user."""
     target: Target | None = None
+    service: ServiceWishes | None = None
+    """None for no service; else `root` and `through` are its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,8 @@ class Deployment:
     notes: tuple[str, ...]
     verification: Mapping[str, Any]
     """The document of `edgenet verify` on the board."""
+    service: Service | None = None
+    """None where nobody asked for it, or where the verification does not hold."""
 
     @property
     def holds(self) -> bool:
@@ -178,6 +184,13 @@ def deploy(
     """
     steps = _Steps(host=connection.host, progress=progress)
     steps.done.append(Step(name="connect", seconds=connecting_s))
+    place = None
+    if wishes.service is not None:
+        place = services.look(connection)
+        services.require_systemd(place)
+        through = services.require_root(place, "a service")
+        wishes = replace(wishes, root=SERVICE_ROOT, through=through)
+        progress.warn(services.plan_line(place))
     with steps.step("look at the board") as done:
         found = survey(connection, root=wishes.root, target=wishes.target)
         python = found.python()
@@ -201,6 +214,17 @@ def deploy(
         program = f"{board.root}/venvs/{installed.environment}/bin/edgenet"
         verification = _verify(connection, program, folder)
         done()
+    service = None
+    if wishes.service is not None and place is not None and verification["holds"]:
+        with steps.step("start the service") as done:
+            service = services.install(
+                connection,
+                place,
+                wishes.service,
+                bundle_folder=folder,
+                runtimes=installed.choice.runtimes,
+            )
+            done()
     return Deployment(
         host=connection.host,
         survey=found,
@@ -217,18 +241,36 @@ def deploy(
         steps=tuple(steps.done),
         notes=tuple(notes),
         verification=verification,
+        service=service,
     )
 
 
-def uninstall(connection: Connection, wishes: Wishes) -> str | None:
-    """Remove everything that was deployed; return the folder, or None where there was none."""
+def uninstall(
+    connection: Connection, wishes: Wishes, *, tell: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Remove everything that was deployed, the service too; return what was there of it.
+
+    `tell` is told before anything is done as root. Raises `DeployRefused` where that is needed and
+    not to be had: then the rest is removed.
+    """
+    removed = _remove_folder(connection, wishes)
+    place = services.look(connection)
+    if place.there:
+        through = services.require_root(place, "removing the service")
+        tell(services.plan_line(place, removing=True))
+        removed += services.remove(connection, place)
+        removed += _remove_folder(connection, replace(wishes, root=SERVICE_ROOT, through=through))
+    return removed
+
+
+def _remove_folder(connection: Connection, wishes: Wishes) -> tuple[str, ...]:
     found = survey(connection, root=wishes.root)
     if not found.root_exists:
-        return None
+        return ()
     python = found.any_python().executable
     with _receiving(connection, python, found.root, through=wishes.through) as board:
         board.ask("remove")
-        return board.root
+        return (board.root,)
 
 
 def _why_carried(found: Survey, python: BoardPython) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from edgenet import __version__
 from edgenet.bundle import Bundle, artifact_fields
 from edgenet.remote.deploy import Deployment
+from edgenet.remote.service import Service
 from edgenet.report.table import render, size
 
 SCHEMA_VERSION = "1.0"
@@ -45,6 +46,7 @@ def deployment_text(deployed: Deployment) -> str:
             f"{deployed.root}: edgenet {__version__} with {', '.join(deployed.runtimes)}",
             f"{deployed.folder}: {artifacts}",
             *_verdicts(deployed),
+            *_service_lines(deployed.service),
         ]
     )
 
@@ -110,7 +112,33 @@ def _entry(deployed: Deployment) -> dict[str, Any]:
         "notes": list(deployed.notes),
         "holds": deployed.holds,
         "verification": deployed.verification,
+        "service": _service_fields(deployed),
+        **({} if deployed.service else {"service_reason": _why_no_service(deployed)}),
     }
+
+
+def _service_fields(deployed: Deployment) -> dict[str, Any] | None:
+    service = deployed.service
+    if service is None:
+        return None
+    return {
+        "unit": service.unit,
+        "command": list(service.command),
+        "status": service.status,
+        "url": service.url,
+        "tunnel": service.tunnel,
+    }
+
+
+def _why_no_service(deployed: Deployment) -> str:
+    return "--service was not given" if deployed.holds else "the verification does not hold"
+
+
+def _service_lines(service: Service | None) -> list[str]:
+    if service is None:
+        return []
+    way = [] if service.tunnel is None else [f"  reached through a tunnel: {service.tunnel}"]
+    return ["", f"{service.unit}: running; {service.status}", f"page: {service.url}", *way]
 
 
 def _verdicts(deployed: Deployment) -> list[str]:

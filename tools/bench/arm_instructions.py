@@ -36,7 +36,7 @@ BOARD = Path(__file__).parents[1] / "virtual_board/board"
 COUNTER = Path(__file__).with_name("instruction_counter.c")
 PROCESSORS = {"pi4": "cortex-a72", "pi5": "cortex-a76"}
 """QEMU's name of the processor by the board that has it."""
-PYTHON = "/opt/edgenet/bin/python"
+PYTHON = "/opt/checkout/bin/python"
 SAME_EVERYWHERE = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
 """The environment of what is counted."""
 WARM_UP, RUNS = 3, 5

@@ -18,7 +18,7 @@ from commands import BoardError
 from machine import Board
 
 PLAYER = "/opt/board/play_pictures.py"
-PYTHON = "/opt/edgenet/bin/python"
+PYTHON = "/opt/checkout/bin/python"
 FOLDER = "/tmp/camera"
 
 

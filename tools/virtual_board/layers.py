@@ -3,7 +3,7 @@
     board           keys, settings and start-up script
     project         edgenet from this checkout
     tflite-runtime  LiteRT's predecessor with numpy 1, in /opt/tflite-runtime
-    edgenet         the runtimes and edgenet's other dependencies, in /opt/edgenet
+    checkout        the runtimes and edgenet's other dependencies, in /opt/checkout
     debian          Debian bookworm
 
 Each is kept as a folder, which user mode emulation reads, and as an uncompressed squashfs image,

@@ -28,7 +28,7 @@ IN_WHEEL = (
 PLATFORMS = ("2014", "_2_17", "_2_27", "_2_28", "_2_34", "_2_35")
 """The manylinux names that bookworm's C library can serve."""
 ENVIRONMENTS = {
-    "edgenet": ("board", "onnxruntime", "openvino", "litert", "viewer"),
+    "checkout": ("board", "onnxruntime", "openvino", "litert", "viewer"),
     "tflite-runtime": ("board", "tflite-runtime"),
 }
 """Extras of edgenet by the environment in /opt that has them; numpy 1 and 2 need one each."""
@@ -94,7 +94,7 @@ def _fill_environment(root: Path, name: str, wheel: Path, constraints: Path, log
     home = root / "opt" / name
     packages = home / "lib" / f"python{PYTHON}" / "site-packages"
     packages.mkdir(parents=True)
-    pinned = ("--constraint", constraints) if name == "edgenet" else ()
+    pinned = ("--constraint", constraints) if name == "checkout" else ()
     wanted = f"edgenet[{','.join(ENVIRONMENTS[name])}] @ {wheel.as_uri()}"
     platforms = [f"--platform=manylinux{version}_aarch64" for version in PLATFORMS]
     only = ("--only-binary=:all:", "--python-version", PYTHON, *platforms)

@@ -1,0 +1,180 @@
+"""The unit that deploy writes, judged by systemd's own tools, and what is refused before it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgenet.cli import run
+from edgenet.errors import DeployRefused, UsageError
+from edgenet.remote.service import (
+    SERVICE_ROOT,
+    UNIT,
+    Place,
+    look,
+    plan_line,
+    quoted,
+    remove,
+    require_root,
+    require_systemd,
+    service_wishes,
+    unit_text,
+)
+from edgenet.remote.ssh import connect
+
+PLACE = Place(
+    host="pi5",
+    user="pi",
+    as_root=("sudo", "-n"),
+    booted=True,
+    version=252,
+    groups=("video",),
+    address="10.0.2.15",
+    there=(),
+)
+WORDS = (
+    sys.executable,
+    "-m",
+    "edgenet",
+    "camera",
+    "/opt/edgenet/bundles/0123",
+    "--view",
+    "[::]:80",
+)
+
+
+def place(**changes):
+    return Place(**{**vars(PLACE), **changes})
+
+
+def settings(text):
+    """Return the lines of a unit that say something, as (key, value)."""
+    return [
+        line.partition("=")[::2] for line in text.splitlines() if "=" in line and line[0] != "#"
+    ]
+
+
+def analyze(tmp_path, verb, text, *options):
+    unit = tmp_path / UNIT
+    unit.write_text(text)
+    return subprocess.run(
+        ["systemd-analyze", verb, *options, unit], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("runtimes", [("litert",), ("onnxruntime", "openvino")])
+@pytest.mark.parametrize("groups", [(), ("video",), ("video", "render")])
+def test_systemd_understands_every_line(tmp_path, groups, runtimes):
+    text = unit_text(WORDS, place(groups=groups), runtimes=runtimes)
+    done = analyze(tmp_path, "verify", text, "--man=no")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("runtimes", [("litert",), ("openvino",)])
+def test_it_is_hardened(tmp_path, runtimes):
+    text = unit_text(WORDS, PLACE, runtimes=runtimes)
+    done = analyze(tmp_path, "security", text, "--offline=yes", "--threshold=30", "--no-pager")
+    assert done.returncode == 0, done.stdout
+    weakened = text.replace("DynamicUser=yes", "User=root").replace("CapabilityBoundingSet=", "#")
+    weakened = weakened.replace("SystemCallFilter=", "#").replace("Restrict", "#")
+    assert analyze(tmp_path, "security", weakened, "--offline=yes", "--threshold=30").returncode
+
+
+def test_it_is_for_what_the_board_is():
+    old, new = (
+        settings(unit_text(WORDS, place(version=version), runtimes=("litert",)))
+        for version in (252, 257)
+    )
+    assert ("RestartSec", "10") in old
+    assert "RestartSteps" not in dict(old), "it would complain of a word that it does not know"
+    assert {("RestartSec", "2"), ("RestartSteps", "6"), ("RestartMaxDelaySec", "60")} <= set(new)
+    assert ("StartLimitIntervalSec", "0") in old, "else it gives up after five attempts"
+    assert dict(old)["SupplementaryGroups"] == "video"
+    assert dict(old)["MemoryDenyWriteExecute"] == "yes"
+    openvino = settings(unit_text(WORDS, PLACE, runtimes=("openvino",)))
+    assert dict(openvino)["MemoryDenyWriteExecute"] == "no"
+    assert "@" not in unit_text(WORDS, PLACE, runtimes=()).replace("@system-service", "").replace(
+        "@privileged", ""
+    ).replace("between @", "")
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("/opt/edgenet/bundles/0123", "/opt/edgenet/bundles/0123"),
+        ("a b", '"a b"'),
+        ("", '""'),
+        ('say "x"', '"say \\"x\\""'),
+        ("100%", '"100%%"'),
+        ("${HOME}", '"$${HOME}"'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("*=./it's.sh", '"*=./it\'s.sh"'),
+        (";", '";"'),
+    ],
+)
+def test_words_mean_nothing_in_a_unit(tmp_path, word, written):
+    assert quoted(word) == written
+    text = unit_text((sys.executable, word), PLACE, runtimes=())
+    done = analyze(tmp_path, "verify", text, "--man=no")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_no_unit_can_hold():
+    with pytest.raises(UsageError, match="no unit can hold"):
+        quoted("two\nlines")
+
+
+def test_a_board_is_asked_what_it_offers(board):
+    with connect(board.host) as connection:
+        found = look(connection)
+        assert found.host == board.host
+        assert found.address == "127.0.0.1"
+        assert found.booted is Path("/run/systemd/system").is_dir()
+        assert found.version is not None, "its tools are installed for these tests"
+        assert "video" in found.groups
+        assert found.as_root == (() if os.getuid() == 0 else found.as_root)
+        assert (SERVICE_ROOT in found.there) is Path(SERVICE_ROOT).exists()
+        assert remove(connection, place(there=(SERVICE_ROOT,))) == ()
+
+
+def test_without_systemd_or_root_it_is_refused():
+    require_systemd(PLACE)
+    assert require_root(PLACE, "a service") == ("sudo", "-n")
+    assert require_root(place(as_root=()), "a service") == ()
+    with pytest.raises(DeployRefused, match="pi5: is not run by systemd"):
+        require_systemd(place(booted=False))
+    with pytest.raises(DeployRefused, match="sudo asks pi for a password") as refused:
+        require_root(place(as_root=None), "a service")
+    assert "\n" not in str(refused.value)
+    assert "/etc/sudoers.d/pi-edgenet" in str(refused.value)
+    assert "with sudo it fills /opt/edgenet" in plan_line(PLACE)
+    assert plan_line(place(as_root=())).startswith("pi5: as root it")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--service --view 0.0.0.0:80", "take one from 1024 on"),
+        ("--service --view 0.0.0.0:0", "take one from 1024 on"),
+        ("--service --view nowhere", "HOST:PORT"),
+        ("--view 0.0.0.0:8080", "add --service"),
+        ("-- --source 0", "--source: is for a camera that starts at power-on"),
+        ("--service -- --window", "--window: is not for a service"),
+        ("--service -- --view 0.0.0.0:8080", "--view: is not for a service"),
+        ("--service -- --sorce 0", "No such option: --sorce"),
+        ("--service -- other", "other: is not for a service"),
+        ("--service -- --runtime tpu", "tpu"),
+    ],
+)
+def test_a_wrong_command_line(small_bundle, capsys, line, told):
+    words = ["deploy", str(small_bundle.root), "--host", "nowhere.invalid", *line.split()]
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert len(said.splitlines()) == 1
+
+
+def test_where_the_page_is():
+    assert service_wishes("[::]:8080", ("--source", "0")).options == ("--source", "0")
