@@ -106,7 +106,9 @@ class Supervision:
     def ending(self, reason: str) -> None:
         """Tell that the run ends, and why, in words; nothing is told after that."""
         if self._address is not None:
-            self._send("STOPPING=1", f"STATUS={reason}")
+            # What is still to be closed and written has the manager's whole patience.
+            ping = [] if self._ping_s is None else ["WATCHDOG=1"]
+            self._send("STOPPING=1", *ping, f"STATUS={reason}")
             self._address = None
 
     def _send(self, *lines: str) -> bool:

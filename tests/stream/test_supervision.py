@@ -146,6 +146,9 @@ def test_its_end(manager):
     supervision = Supervision(manager.path)
     supervision.ending("it was asked to end")
     assert manager.heard() == [["STOPPING=1", "STATUS=it was asked to end"]]
+    watched = Supervision(manager.path, watchdog_s=4)
+    watched.ending("the source ended")
+    assert manager.heard() == [["STOPPING=1", "WATCHDOG=1", "STATUS=the source ended"]]
     supervision.ending("again")
     see(supervision, result(0), Source())
     assert manager.heard() == []
@@ -265,7 +268,7 @@ def test_a_run_whose_camera_is_gone_stays_alive(small_bundle, manager):
     late, last = pings_late_in(small_bundle, manager, gone)
     assert any("WATCHDOG=1" in lines for lines in late)
     assert any(line.startswith("STATUS=no picture for") for lines in late for line in lines)
-    assert last == [["STOPPING=1", "STATUS=it was asked to end"]]
+    assert last == [["STOPPING=1", "WATCHDOG=1", "STATUS=it was asked to end"]]
 
 
 def test_a_run_whose_reader_hangs_does_not(small_bundle, manager):

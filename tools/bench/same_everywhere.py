@@ -38,7 +38,7 @@ from edgenet.runtimes import Float32Array
 BOARD = Path(__file__).parents[1] / "virtual_board/board"
 PROCESSORS = {"pi4": "cortex-a72", "pi5": "cortex-a76"}
 """QEMU's name of the processor by the board that has it."""
-PYTHON = "/opt/edgenet/bin/python"
+PYTHON = "/opt/checkout/bin/python"
 IMAGES = 200
 CROP = 4
 """What is cut off for further pictures: a quarter of each side, at the top and on the left."""
