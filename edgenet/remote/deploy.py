@@ -222,6 +222,7 @@ def deploy(
                 place,
                 wishes.service,
                 bundle_folder=folder,
+                environment=installed.environment,
                 runtimes=installed.choice.runtimes,
             )
             done()

@@ -56,12 +56,13 @@ WRITE = f"""
 set -e
 umask 022
 cat >{UNIT_FILE}.new
+grep -qsF "venvs/$1." {UNIT_FILE} || rm -rf {PRIVATE_STATE}/bytecode
 mv {UNIT_FILE}.new {UNIT_FILE}
-rm -rf {PRIVATE_STATE}/bytecode
 systemctl daemon-reload
 systemctl enable --quiet {UNIT}
 """
-"""What is cut off leaves the unit as it was. The bytecode is of the programs before."""
+"""What is cut off leaves the unit as it was. Bytecode of another environment, which is the argument,
+is of no use any more."""
 TELL = f"""
 printf 'status '; systemctl show -P StatusText {UNIT}
 printf 'token '; cat {TOKEN}
@@ -191,6 +192,7 @@ def install(
     wishes: ServiceWishes,
     *,
     bundle_folder: str,
+    environment: str,
     runtimes: Sequence[str],
 ) -> Service:
     """Write the unit for a bundle that is deployed, start it and wait for its first label.
@@ -203,8 +205,9 @@ def install(
         *(f"{SERVICE_ROOT}/current/bin/edgenet", "camera", bundle_folder),
         *("--view", wishes.view.text, "--token-file", TOKEN, "--output", RECORD, *wishes.options),
     )
-    text = unit_text(words, place, runtimes=runtimes)
-    written = connection.run([*as_root, "sh", "-c", WRITE], stdin=text.encode())
+    text = unit_text(words, place, environment=environment, runtimes=runtimes)
+    write = [*as_root, "sh", "-c", WRITE, "edgenet", environment]
+    written = connection.run(write, stdin=text.encode())
     _require(written, f"{place.host}: {UNIT_FILE} cannot be written")
     started = connection.run([*as_root, "systemctl", "restart", UNIT], timeout_s=START_TIMEOUT_S)
     if started.status:
@@ -232,13 +235,16 @@ def remove(connection: Connection, place: Place) -> tuple[str, ...]:
     return found
 
 
-def unit_text(words: Sequence[str], place: Place, *, runtimes: Sequence[str]) -> str:
-    """Return the unit that runs `words`, for what the board offers."""
+def unit_text(
+    words: Sequence[str], place: Place, *, environment: str, runtimes: Sequence[str]
+) -> str:
+    """Return the unit that runs `words` of an environment, for what the board offers."""
     template = (files("edgenet.targets") / "linux" / UNIT).read_text("utf-8")
     knows_back_off = place.version is not None and place.version >= BACK_OFF_SINCE
     return filled(
         template,
         {
+            "ENVIRONMENT": environment,
             "COMMAND": " ".join(map(quoted, words)),
             "RESTART": "\n".join(BACK_OFF if knows_back_off else STEADY_PAUSE),
             "GROUPS": " ".join(place.groups),
