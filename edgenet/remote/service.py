@@ -61,8 +61,8 @@ mv {UNIT_FILE}.new {UNIT_FILE}
 systemctl daemon-reload
 systemctl enable --quiet {UNIT}
 """
-"""What is cut off leaves the unit as it was. Bytecode of another environment, which is the argument,
-is of no use any more."""
+"""Its argument is the environment: bytecode of another one is of no use any more. What is cut off
+leaves the unit as it was."""
 TELL = f"""
 printf 'status '; systemctl show -P StatusText {UNIT}
 printf 'token '; cat {TOKEN}
