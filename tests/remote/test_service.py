@@ -49,7 +49,7 @@ def place(**changes):
     return Place(**{**vars(PLACE), **changes})
 
 
-def written(words, place, *, runtimes):
+def made(words, place, *, runtimes):
     return unit_text(words, place, environment="0123abcd", runtimes=runtimes)
 
 
@@ -71,14 +71,14 @@ def analyze(tmp_path, verb, text, *options):
 @pytest.mark.parametrize("runtimes", [("litert",), ("onnxruntime", "openvino")])
 @pytest.mark.parametrize("groups", [(), ("video",), ("video", "render")])
 def test_systemd_understands_every_line(tmp_path, groups, runtimes):
-    text = written(WORDS, place(groups=groups), runtimes=runtimes)
+    text = made(WORDS, place(groups=groups), runtimes=runtimes)
     done = analyze(tmp_path, "verify", text, "--man=no")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("runtimes", [("litert",), ("openvino",)])
 def test_it_is_hardened(tmp_path, runtimes):
-    text = written(WORDS, PLACE, runtimes=runtimes)
+    text = made(WORDS, PLACE, runtimes=runtimes)
     done = analyze(tmp_path, "security", text, "--offline=yes", "--threshold=30", "--no-pager")
     assert done.returncode == 0, done.stdout
     weakened = text.replace("DynamicUser=yes", "User=root").replace("CapabilityBoundingSet=", "#")
@@ -88,7 +88,7 @@ def test_it_is_hardened(tmp_path, runtimes):
 
 def test_it_is_for_what_the_board_is():
     old, new = (
-        settings(written(WORDS, place(version=version), runtimes=("litert",)))
+        settings(made(WORDS, place(version=version), runtimes=("litert",)))
         for version in (252, 257)
     )
     assert ("RestartSec", "10") in old
@@ -97,9 +97,9 @@ def test_it_is_for_what_the_board_is():
     assert ("StartLimitIntervalSec", "0") in old, "else it gives up after five attempts"
     assert dict(old)["SupplementaryGroups"] == "video"
     assert dict(old)["MemoryDenyWriteExecute"] == "yes"
-    openvino = settings(written(WORDS, PLACE, runtimes=("openvino",)))
+    openvino = settings(made(WORDS, PLACE, runtimes=("openvino",)))
     assert dict(openvino)["MemoryDenyWriteExecute"] == "no"
-    assert "@" not in written(WORDS, PLACE, runtimes=()).replace("@system-service", "").replace(
+    assert "@" not in made(WORDS, PLACE, runtimes=()).replace("@system-service", "").replace(
         "@privileged", ""
     ).replace("between @", "")
 
@@ -120,7 +120,7 @@ def test_it_is_for_what_the_board_is():
 )
 def test_words_mean_nothing_in_a_unit(tmp_path, word, written):
     assert quoted(word) == written
-    text = written((sys.executable, word), PLACE, runtimes=())
+    text = made((sys.executable, word), PLACE, runtimes=())
     done = analyze(tmp_path, "verify", text, "--man=no")
     assert (done.returncode, done.stderr) == (0, "")
 
