@@ -12,6 +12,8 @@ import pytest
 import torch
 from machines import copy_of as copy_of
 from machines import make_machine as make_machine
+from ssh_server import board as board
+from ssh_server import small_disk as small_disk
 from virtual_board import VirtualBoard, started
 
 from edgenet.bundle import Bundle, load_bundle

@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from processes import children_of
+
+from edgenet.remote.ssh import COMMAND_VARIABLE
 
 SSHD = "/usr/sbin/sshd"
 START_TIMEOUT_S = 30
@@ -131,3 +134,21 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """Give this machine as a fresh board, `board.host`, over a real sshd, with an empty home."""
+    with served(tmp_path / "sshd") as running:
+        monkeypatch.setenv(COMMAND_VARIABLE, running.ssh_command)
+        yield running
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Give a disk of 10 MB; where mounting is not allowed these tests fail, they do not skip."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
