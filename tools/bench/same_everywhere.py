@@ -43,8 +43,10 @@ IMAGES = 200
 CROP = 4
 """What is cut off for further pictures: a quarter of each side, at the top and on the left."""
 ANSWER = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+# OpenCV looks for its files where links lead to, and those of an emulated root leave it.
+os.path.realpath = os.path.abspath
 import numpy as np
 from edgenet import runtimes
 from edgenet.preprocess import pixels_sha256, prepare, preprocessing_from_spec, read_picture
@@ -76,6 +78,8 @@ class Comparison:
     pictures: int
     same_pixels: int
     same_top1: int
+    other_top1: tuple[tuple[str, float], ...]
+    """The pictures with another best class, and by how much it leads here."""
     largest_difference: float
     """Of a logit."""
     different_pictures: int
@@ -164,6 +168,10 @@ def compare(
         pictures=len(pictures),
         same_pixels=int((here["pixels"] == there["pixels"]).sum()),
         same_top1=int(np.sum(_best(here["logits"]) == _best(there["logits"]))),
+        other_top1=tuple(
+            (pictures[int(index)].name, _lead(here["logits"][index]))
+            for index in np.flatnonzero(_best(here["logits"]) != _best(there["logits"]))
+        ),
         largest_difference=float(apart[worst]),
         different_pictures=int((apart > 0).sum()),
         first_layer=_first_layer(machines, bundle, artifact, pictures[worst], profile)
@@ -175,6 +183,12 @@ def compare(
 
 def _best(logits: Float32Array) -> np.ndarray:
     return np.asarray(logits.argmax(axis=1))
+
+
+def _lead(logits: Float32Array) -> float:
+    """Return by how much the best of (classes,) leads."""
+    second, first = np.partition(logits, -2)[-2:]
+    return float(first - second)
 
 
 def _integers_throughout(bundle: Bundle, artifact: Artifact) -> bool:
@@ -256,6 +270,9 @@ def main() -> None:
             for profile in options.profile
         ]
     print(table(found))
+    for each in found:
+        for picture, lead in each.other_top1:
+            print(f"{each.artifact}: another best class on {picture}, which leads by {lead:.3g}")
     if options.json:
         document = {
             "bundle_sha256": bundle.sha256,
