@@ -59,7 +59,7 @@ def test_a_target_of_ones_own(tmp_path, monkeypatch, capsys):
         ("doctor --record there", 2, "there: is there already; give --record another name"),
         ("doctor --record no/where.tar.gz", 2, "/no: is no folder"),
         ("doctor --target bad.toml", 1, r"bad\.toml: title is 3, expected a text in quotes"),
-        ("doctor --tree there", 1, r"there/tree\.json: has no tree\.json"),
+        ("doctor --tree there", 1, r"there: has no tree\.json"),
     ],
 )
 def test_bad_input(tmp_path, monkeypatch, capsys, line, code, message):
