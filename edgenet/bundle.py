@@ -511,6 +511,12 @@ def artifact_fields(artifact: Artifact) -> dict[str, str | None]:
     }
 
 
+def artifact_label(fields: Mapping[str, Any]) -> str:
+    """Return `Artifact.label` of what `artifact_fields` made."""
+    names = (fields["runtime"], fields["precision"], fields.get("variant"))
+    return " ".join(filter(None, names))
+
+
 def combined_sha256(hashes: Sequence[str]) -> str:
     """Return one hash over hashes in their order."""
     return hashlib.sha256("".join(hashes).encode()).hexdigest()

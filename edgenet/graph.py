@@ -336,6 +336,10 @@ class QuantizedGraph:
     symmetric: bool = False
     """Every zero point is 0 in int8 (128 here): TensorRT knows no other."""
 
+    def gives_sums(self, op: Operator) -> bool:
+        """Tell whether `op` is a convolution of bytes, with 8-bit weights, that gives out float."""
+        return isinstance(op, Convolution) and op.name in self.sums
+
     def is_integer(self, op: Operator) -> bool:
         """Tell whether `op` computes in int8: all it reads and makes is, and its weights are."""
         within = all(name in self.tensors for name in (op.name, *inputs_of(op)))

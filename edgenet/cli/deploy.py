@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ from edgenet.cli.options import (
 )
 from edgenet.cli.output import StepProgress, print_json, warn
 from edgenet.errors import EdgenetError, UsageError
+from edgenet.remote.asking import asked_command
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -144,7 +144,7 @@ def _deploy(bundle: Bundle, hosts: tuple[str, ...], wishes: Wishes, *, as_json: 
             typer.echo(deployment_text(deployments[-1]))
     if as_json:
         told = {name: str(error) for name, error in failures.items()}
-        command = ["edgenet", *sys.argv[1:]]
+        command = asked_command()
         print_json(deployments_document(bundle, deployments, told, command=command))
     if failures:
         raise EdgenetError(f"not deployed to {', '.join(failures)}: see above")

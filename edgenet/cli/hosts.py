@@ -19,6 +19,7 @@ import typer
 from edgenet import __version__, interruption
 from edgenet.cli.output import StepProgress, print_json, warn
 from edgenet.errors import BadRecord, EdgenetError, UsageError
+from edgenet.remote.asking import asked_command
 
 if TYPE_CHECKING:
     from edgenet.bundle import Bundle
@@ -286,7 +287,7 @@ def _finish_many(trip: Trip, ran: Sequence[Ran[_Found]]) -> None:
             raise each.failure
     results = [_result(each) for each in ran]
     if trip.as_json:
-        print_json(hosts_document(results, command=["edgenet", *sys.argv[1:]]))
+        print_json(hosts_document(results, command=asked_command()))
     else:
         typer.echo(hosts_text(results))
     if any(result.status == interruption.EXIT_CODE for result in results):

@@ -19,6 +19,7 @@ from edgenet.cli.options import (
 from edgenet.cli.output import StepProgress, print_json
 from edgenet.errors import EdgenetError
 from edgenet.remote.asking import asked_command
+from edgenet.wording import counted
 
 EXAMPLES = """\b
 Examples:
@@ -54,7 +55,7 @@ def verify(
         run_there(trip)
         return
     with StepProgress() as progress:
-        done = progress.step(f"verify {len(artifacts)} artefacts", total=len(artifacts))
+        done = progress.step(f"verify {counted(len(artifacts), 'artefact')}", total=len(artifacts))
         result = run(found, artifacts, required=asked, threads=threads, on_artifact=done)
     if as_json:
         command = asked_command()

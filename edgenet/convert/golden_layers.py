@@ -84,17 +84,16 @@ def float_weights(graph: Graph, precision: Precision) -> dict[str, list[Weights]
 
 
 def stored_weights(quantized: QuantizedGraph) -> dict[str, list[Weights]]:
-    """Return the weights of each layer as a file of an INT8 form stores them: bytes or floats."""
+    """Return the weights of each layer as a file of an INT8 form may store them.
+
+    Bytes where it computes in them, else the floats that they stand for: in the symmetric form, and
+    of a layer that gives out its sums where a runtime has no such layer.
+    """
     found: dict[str, list[Weights]] = {}
     for op in quantized.graph.weighted():
         integers = quantized.layers.get(op.name)
-        if integers is None:
-            found[op.name] = [op.weight]
-        elif quantized.symmetric:  # as floats that their scale makes integers of
-            real = simulate.dequantized(op, integers, quantized.tensors[op.input])
-            found[op.name] = [real.weight]
-        else:
-            found[op.name] = [integers.values]
+        bytes_ = [] if integers is None or quantized.symmetric else [integers.values]
+        found[op.name] = [*bytes_, simulate.real_weights(quantized, op).weight]
     return found
 
 

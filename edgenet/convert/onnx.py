@@ -360,8 +360,8 @@ class _Builder:
         integers = self.quantized.layers.get(op.name)
         # OpenVINO has convolutions of bytes that give out float, and takes them only like this;
         # ONNX Runtime has none, and is faster with weights that are floats to begin with.
-        wide = isinstance(op, Convolution) and op.name in self.quantized.sums
-        if integers is None or (wide and not self.bytes_in_float):
+        in_float = self.quantized.gives_sums(op) and not self.bytes_in_float
+        if integers is None or in_float:
             op = simulate.real_weights(self.quantized, op)
             return [
                 self.constant(f"{op.name}.weight", op.weight),

@@ -280,8 +280,9 @@ def _turned(bundle: Bundle, quantization: Quantization, form: Form) -> tuple[_Tu
         return ()
     written = _integers(bundle.path(artifact))
     turned = []
-    for name, weights in form.quantized.layers.items():
-        if name not in written:  # a layer that gives out its sums: here its weights are floats
+    for op in form.quantized.graph.weighted():
+        name, weights = op.name, form.quantized.layers.get(op.name)
+        if weights is None or form.quantized.gives_sums(op):  # floats in this file
             continue
         steps = np.abs(weights.values - written[name])
         if steps.any():

@@ -369,7 +369,7 @@ def _ends(quantized: QuantizedGraph, name: str) -> tuple[float, float, float]:
 
 
 def _precision(quantized: QuantizedGraph, op: Operator) -> str:
-    if isinstance(op, Convolution) and op.name in quantized.sums:
+    if quantized.gives_sums(op):
         return "int8 to float32"
     integer = op.name in quantized.layers if isinstance(op, Weighted) else quantized.is_integer(op)
     return "int8" if integer else "float32"

@@ -20,8 +20,14 @@ from edgenet.bundle import Artifact, Bundle, Precision, part_document
 from edgenet.errors import DeployRefused
 from edgenet.remote import service as services
 from edgenet.remote.installed import DIGITS, HOME_FOLDER, SERVICE_ROOT, bundle_folder
-from edgenet.remote.sending import Content, PipFailed, Receiving, content_of, content_of_bytes
-from edgenet.remote.sending import receiving as _receiving
+from edgenet.remote.sending import (
+    Content,
+    PipFailed,
+    Receiving,
+    content_of,
+    content_of_bytes,
+    receiving,
+)
 from edgenet.remote.service import Service, ServiceWishes
 from edgenet.remote.ssh import Connection
 from edgenet.remote.survey import BoardPython, Survey, survey
@@ -195,11 +201,11 @@ def deploy(
         found = survey(connection, root=wishes.root, target=wishes.target)
         python = found.python()
         done()
-    notes = [] if wishes.offline else list(_why_carried(found, python))
+    notes: list[str] = []
     if python.picamera2:
         notes.append("the environment sees the system's packages, for its Picamera2")
     _check_writable(found, wishes)
-    with _receiving(connection, python.executable, found.root, through=wishes.through) as board:
+    with receiving(connection, python.executable, found.root, through=wishes.through) as board:
         installing = _Installing(
             board=board, found=found, python=python, wishes=wishes, steps=steps, notes=notes
         )
@@ -269,24 +275,25 @@ def _remove_folder(connection: Connection, wishes: Wishes) -> tuple[str, ...]:
     if not found.root_exists:
         return ()
     python = found.any_python().executable
-    with _receiving(connection, python, found.root, through=wishes.through) as board:
+    with receiving(connection, python, found.root, through=wishes.through) as board:
         board.ask("remove")
         return (board.root,)
 
 
-def _why_carried(found: Survey, python: BoardPython) -> Iterator[str]:
-    """Yield why the board cannot fetch its packages itself; nothing where it may."""
+def _why_carried(found: Survey, python: BoardPython) -> str | None:
+    """Return why the board cannot fetch its packages itself; None where it may."""
     if found.clock_is_off:
         days = abs(found.clock_ahead_s) / 86400
         way = "ahead of" if found.clock_ahead_s > 0 else "behind"
-        yield (
+        return (
             f"the board's clock is {days:.0f} days {way} this machine's: secure connections fail "
             "there, so wheels are carried along; set it (sudo date -s, or a time server)"
         )
-    elif not found.has_route or python.names_resolve is False:
-        yield "the board is on no network that resolves names, so wheels are carried along"
-    elif python.pip is None:
-        yield "the board has no pip, so wheels are carried along"
+    if not found.has_route or python.names_resolve is False:
+        return "the board is on no network that resolves names, so wheels are carried along"
+    if python.pip is None:
+        return "the board has no pip, so wheels are carried along"
+    return None
 
 
 def _check_writable(found: Survey, wishes: Wishes) -> None:
@@ -406,7 +413,8 @@ class _Installing:
         self, choice: _Choice, runner: RunnerWheel
     ) -> tuple[str, tuple[Package, ...]]:
         """Install from the board's index, or else carry wheels along."""
-        if self._asks_the_board():
+        why_carried = _why_carried(self.found, self.python)
+        if not self.wishes.offline and why_carried is None:
             try:
                 return "the board's own index", self._install(
                     choice, runner, pip=self._pip_words(choice), room_bytes=PIP_ROOM_BYTES
@@ -415,21 +423,13 @@ class _Installing:
                 why = why_pip_failed(str(failed), "pip on the board")
                 if isinstance(why, NoWheel):
                     raise why from None
-                self.notes.append(f"{why}; wheels were carried along")
+                why_carried = f"{why}; wheels were carried along"
         with self.steps.step("fetch wheels") as done:
             wheels = fetch(choice.wanted, self._platform)
             done()
+        if not self.wishes.offline and why_carried is not None:
+            self.notes.append(why_carried)
         return "wheels carried along", self._install(choice, runner, wheels=wheels)
-
-    def _asks_the_board(self) -> bool:
-        """Tell whether the board's own pip may reach an index."""
-        return (
-            not self.wishes.offline
-            and not self.found.clock_is_off
-            and self.found.has_route
-            and self.python.names_resolve is not False
-            and self.python.pip is not None
-        )
 
     def _pip_words(self, choice: _Choice) -> list[str]:
         assert self.python.pip is not None

@@ -76,9 +76,9 @@ def find_installation(connection: Connection) -> Installation:
         elif kind == "venv":
             venv = rest
         elif kind == "installation":
-            described = _document(rest)
+            described = json_object(rest)
         elif kind == "bundle":
-            parts.append(_document(rest))
+            parts.append(json_object(rest))
     if not root:
         raise NotDeployed(f"{host}: edgenet is not there; run: edgenet deploy BUNDLE --host {host}")
     if str(described.get("schema_version")).partition(".")[0] != SCHEMA_MAJOR:
@@ -120,7 +120,8 @@ def bundle_on(installation: Installation, bundle: Bundle) -> str:
         ) from None
 
 
-def _document(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Return the object that a board's line of JSON holds; an empty one where it holds none."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -5,7 +5,6 @@ Needs no Python there, so that it can say that there is none. Changes nothing.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
@@ -18,7 +17,7 @@ from edgenet.board.detect import COMPATIBLE, CPUINFO, MODEL_FILES, OS_RELEASE, B
 from edgenet.board.machine import Machine, Unreadable
 from edgenet.board.target import Target, load_target, targets
 from edgenet.errors import DeployRefused
-from edgenet.remote.installed import HOME_FOLDER, INSTALLATION
+from edgenet.remote.installed import HOME_FOLDER, INSTALLATION, json_object
 from edgenet.remote.ssh import Connection
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -70,7 +69,8 @@ print(json.dumps({
     "numpy": version("numpy") if has("numpy") else None,
 }))
 """
-"""Run by each Python there: quick, for a board's first start of Python is slow."""
+"""Run by each Python there: quick, for a board's first start of Python is slow. It takes any
+exception for a no: a broken package of the system must not hide the Python that it is in."""
 
 PROGRAM = """
 root=$1 code=$2; shift 2
@@ -218,7 +218,7 @@ def survey(
         has_route="route" in facts,
         systemd=_number(facts.get("systemd", "")),
         environment=None if venv is None else Path(venv).name,
-        installation=_object(facts.get("installation", "")),
+        installation=json_object(facts.get("installation", "")),
     )
 
 
@@ -244,7 +244,7 @@ def _parse(
         if kind == "file":
             path = rest
             files[path] = ""
-        elif kind == "python" and (said := _object(rest)):
+        elif kind == "python" and (said := json_object(rest)):
             pythons.append(_python(said))
         elif rest:
             facts[kind] = rest
@@ -286,14 +286,6 @@ def _board(
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(text, "utf-8")
         return detect(Machine(Path(folder), run), target)
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(text: str) -> int | None:

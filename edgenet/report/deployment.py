@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgenet import __version__
-from edgenet.bundle import Bundle, artifact_fields
+from edgenet.bundle import Bundle, artifact_fields, artifact_label
 from edgenet.remote.deploy import Deployment
 from edgenet.remote.service import Service
 from edgenet.report.table import render, size
@@ -145,12 +145,11 @@ def _verdicts(deployed: Deployment) -> list[str]:
     pixels = deployed.verification["pixels"]
     lines = [f"pixels: {pixels['same']} of {pixels['n']} golden pictures are prepared as here"]
     for entry in deployed.verification["artifacts"]:
-        artifact = entry["artifact"]
-        label = " ".join(
-            filter(None, (artifact[key] for key in ("runtime", "precision", "variant")))
-        )
+        label = artifact_label(entry["artifact"])
         worst, allowed = entry["max_difference"], entry["tolerance"]["largest"]
         told = "" if worst is None else f" (largest difference {worst:.3g}, allowed {allowed:.3g})"
         verdict = "holds" if entry["holds"] else f"FAILS: {entry['failure']}"
         lines.append(f"{label}: {verdict}{told}")
+        if first := entry.get("first_layer"):
+            lines.append(f"{label}: it begins at layer {first['layer']}")
     return lines

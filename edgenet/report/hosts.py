@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgenet import interruption
+from edgenet.bundle import artifact_label
 from edgenet.measure.statistics import Summary
 from edgenet.measure.stored import Document, Prediction, Record
 from edgenet.report.evaluation import percent_cells
@@ -20,7 +22,6 @@ from edgenet.report.table import render, size
 from edgenet.wording import counted
 
 SCHEMA_VERSION = "1.0"
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ def _endings(results: Sequence[HostResult]) -> Iterator[str]:
     for result in results:
         if result.failure is not None:
             yield f"{result.host}: FAILED: {result.failure}"
-        elif result.status == INTERRUPTED:
+        elif result.status == interruption.EXIT_CODE:
             yield f"{result.host}: interrupted"
         elif result.status:
             yield f"{result.host}: FAILED with exit code {result.status}; see above"
@@ -263,7 +264,7 @@ def _verifications(documents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _verdict(entry: Mapping[str, Any]) -> tuple[str, ...]:
     top1, worst = entry["top1"], entry["max_difference"]
     return (
-        _label(entry["artifact"]),
+        artifact_label(entry["artifact"]),
         "-" if top1 is None else f"{top1['right']}/{top1['n']}",
         "-" if worst is None else f"{worst:.3g}",
         f"{entry['tolerance']['largest']:.3g}",
@@ -275,22 +276,18 @@ def _verification_notes(host: str, data: Mapping[str, Any]) -> Iterator[str]:
     pixels = data["pixels"]
     yield f"{host}: {pixels['same']} of {pixels['n']} golden pictures are prepared as on the host"
     for entry in data["artifacts"]:
+        label = artifact_label(entry["artifact"])
         if entry["failure"]:
-            yield f"{host}: {_label(entry['artifact'])} FAILS: {entry['failure']}"
+            yield f"{host}: {label} FAILS: {entry['failure']}"
         if first := entry.get("first_layer"):
-            yield f"{host}: {_label(entry['artifact'])}: it begins at layer {first['layer']}"
+            yield f"{host}: {label}: it begins at layer {first['layer']}"
     yield from dict.fromkeys(
         f"{host}: {entry['artifact']['runtime']}: {entry['runtime_version']} on {entry['device']}"
         for entry in data["artifacts"]
         if entry["runtime_version"]
     )
     for entry in data["not_run"]:
-        yield f"{host}: {_label(entry['artifact'])} not run: {entry['reason']}"
-
-
-def _label(artifact: Mapping[str, Any]) -> str:
-    names = (artifact["runtime"], artifact["precision"], artifact["variant"])
-    return " ".join(filter(None, names))
+        yield f"{host}: {artifact_label(entry['artifact'])} not run: {entry['reason']}"
 
 
 def _examinations(documents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

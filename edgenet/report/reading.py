@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgenet.bundle import MANIFEST
+from edgenet.bundle import MANIFEST, artifact_label
 from edgenet.errors import BadRecord, UsageError
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.comparison import AccuracyChange, Comparison, Pair, interleaved_changes
@@ -127,9 +127,7 @@ def read_comparison(path: Path) -> Comparison:
 
 
 def _not_run(entry: Mapping[str, Any]) -> str:
-    artifact = entry["artifact"]
-    names = (artifact["runtime"], artifact["precision"], artifact.get("variant"))
-    return f"{' '.join(filter(None, names))} not run: {entry['reason']}"
+    return f"{artifact_label(entry['artifact'])} not run: {entry['reason']}"
 
 
 def _board_name(board: Mapping[str, Any]) -> str | None:

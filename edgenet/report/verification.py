@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from edgenet.bundle import AGAIN, Artifact, Bundle
+from edgenet.bundle import AGAIN, Bundle, artifact_fields
 from edgenet.measure.first_layer import FirstLayer
 from edgenet.measure.verify import Verdict, Verification
 from edgenet.report.table import render
@@ -87,7 +87,7 @@ def verification_document(
         },
         "artifacts": [_entry(verdict) for verdict in verification.verdicts],
         "not_run": [
-            {"artifact": _identity(artifact), "reason": reason}
+            {"artifact": artifact_fields(artifact), "reason": reason}
             for artifact, reason in verification.not_run
         ],
     }
@@ -143,7 +143,7 @@ def _row(verdict: Verdict, told: str) -> tuple[str, ...]:
 def _entry(verdict: Verdict) -> dict[str, Any]:
     top1 = verdict.top1
     entry = {
-        "artifact": _identity(verdict.artifact),
+        "artifact": artifact_fields(verdict.artifact),
         "device": verdict.device,
         "runtime_version": verdict.version,
         "top1": None if top1 is None else {"right": top1.right, "n": top1.n},
@@ -176,12 +176,3 @@ def _first_layer(found: FirstLayer | str) -> dict[str, Any]:
     if found.same_weights is None:
         entry["same_weights_reason"] = "it is not known where they lie in the file"
     return {"first_layer": entry}
-
-
-def _identity(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "runtime": artifact.runtime,
-        "precision": artifact.precision.value,
-        "variant": artifact.variant,
-        "sha256": artifact.sha256,
-    }

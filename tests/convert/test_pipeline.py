@@ -23,6 +23,7 @@ from edgenet.convert import pipeline, tensorrt_rules
 from edgenet.convert import tflite as tflite_writer
 from edgenet.convert.calibration import Calibration, CalibrationImages
 from edgenet.convert.description import Description
+from edgenet.convert.golden_layers import stored_weights
 from edgenet.convert.pipeline import Int8Options, convert, select_targets
 from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist, photographs
@@ -543,6 +544,8 @@ def test_a_layer_that_gives_out_its_sums_is_one_layer_in_three_formats(fashion, 
         assert closeness(found, expected).sqnr_db > 40
     weights = form.layers["stem"]
     real = weights.values * weights.scale.reshape(-1, 1, 1, 1)
+    for known, held in zip(stored_weights(form)["stem"], (weights.values, real), strict=True):
+        np.testing.assert_array_equal(known, held)  # so that verify finds either in a file
     _, layers = read_qdq("openvino", files["openvino"][1])
     np.testing.assert_array_equal(layers["stem.weight"][1], weights.values.ravel())
     initializers = onnx.load(files["onnxruntime"][1]).graph.initializer

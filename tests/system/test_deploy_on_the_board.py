@@ -84,6 +84,7 @@ def test_a_second_one_sends_next_to_nothing(fresh, first, small_bundle):
     (again,) = json.loads(edgenet(fresh, "deploy", small_bundle.root, "--json"))["boards"]
     assert again["holds"] is True
     assert again["packages_from"] == "there already"
+    assert not any("carried" in note for note in again["notes"])
     assert again["sent_bytes"] < 100_000
     assert again["seconds"] < first["seconds"] / 2
 
