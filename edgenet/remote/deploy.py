@@ -194,7 +194,7 @@ def deploy(
     if wishes.service is not None:
         place = services.look(connection)
         services.require_systemd(place)
-        through = services.require_root(place, "a service")
+        through = services.require_root(connection, place, "a service")
         wishes = replace(wishes, root=SERVICE_ROOT, through=through)
         progress.warn(services.plan_line(place))
     with steps.step("look at the board") as done:
@@ -227,6 +227,7 @@ def deploy(
                 connection,
                 place,
                 wishes.service,
+                as_root=wishes.through,
                 bundle_folder=folder,
                 environment=installed.environment,
                 runtimes=installed.choice.runtimes,
@@ -263,9 +264,9 @@ def uninstall(
     removed = _remove_folder(connection, wishes)
     place = services.look(connection)
     if place.there:
-        through = services.require_root(place, "removing the service")
+        through = services.require_root(connection, place, "removing the service")
         tell(services.plan_line(place, removing=True))
-        removed += services.remove(connection, place)
+        removed += services.remove(connection, place, as_root=through)
         removed += _remove_folder(connection, replace(wishes, root=SERVICE_ROOT, through=through))
     return removed
 

@@ -44,7 +44,7 @@ systemctl --version 2>/dev/null | awk 'NR == 1 {{ print "version", $2 }}'
 for group in {" ".join(GROUPS)}; do
     getent group "$group" >/dev/null && echo "group $group"
 done
-if [ "$(id -u)" -eq 0 ]; then echo root yes; elif sudo -n true 2>/dev/null; then echo sudo yes; fi
+if [ "$(id -u)" -eq 0 ]; then echo root yes; fi
 for path in {UNIT_FILE} {STATE} {SERVICE_ROOT}; do
     if [ -e "$path" ] || [ -L "$path" ]; then echo "there $path"; fi
 done
@@ -92,8 +92,8 @@ class Place:
 
     host: str
     user: str
-    as_root: tuple[str, ...] | None
-    """Words in front of a command that make it root's; None where nothing does."""
+    is_root: bool
+    """Whether the user is root."""
     booted: bool
     """Whether systemd runs the board."""
     version: int | None
@@ -141,7 +141,7 @@ def look(connection: Connection) -> Place:
     return Place(
         host=connection.host,
         user=facts.get("user", [""])[0],
-        as_root=() if "root" in facts else SUDO if "sudo" in facts else None,
+        is_root="root" in facts,
         booted="booted" in facts,
         version=int(version) if version.isdecimal() else None,
         groups=tuple(facts.get("group", ())),
@@ -150,12 +150,15 @@ def look(connection: Connection) -> Place:
     )
 
 
-def require_root(place: Place, doing: str) -> tuple[str, ...]:
+def require_root(connection: Connection, place: Place, doing: str) -> tuple[str, ...]:
     """Return the words that make a command root's; `doing` is what for.
 
+    Only asked where root is needed: sudo leaves a file in the home of whoever calls it first.
     Raises `DeployRefused` that names the way to get there.
     """
-    if place.as_root is None:
+    if place.is_root:
+        return ()
+    if connection.run([*SUDO, "true"], timeout_s=LOOK_TIMEOUT_S).status:
         sudoers = f"/etc/sudoers.d/{place.user}-edgenet"
         allow = f"echo '{place.user} ALL=(ALL) NOPASSWD: ALL' | sudo tee {sudoers}"
         raise DeployRefused(
@@ -163,7 +166,7 @@ def require_root(place: Place, doing: str) -> tuple[str, ...]:
             f"allow it for the time being with: ssh -t {place.host} {shlex.quote(allow)} (and "
             f"afterwards: sudo rm {sudoers}), or log in as root"
         )
-    return place.as_root
+    return SUDO
 
 
 def require_systemd(place: Place) -> None:
@@ -177,7 +180,7 @@ def require_systemd(place: Place) -> None:
 
 def plan_line(place: Place, *, removing: bool = False) -> str:
     """Return in one line what will be done as root."""
-    how = "as root" if place.as_root == () else "with sudo"
+    how = "as root" if place.is_root else "with sudo"
     if removing:
         return f"{place.host}: {how} the service is ended, and removed: {', '.join(place.there)}"
     return (
@@ -191,16 +194,16 @@ def install(
     place: Place,
     wishes: ServiceWishes,
     *,
+    as_root: Sequence[str],
     bundle_folder: str,
     environment: str,
     runtimes: Sequence[str],
 ) -> Service:
     """Write the unit for a bundle that is deployed, start it and wait for its first label.
 
-    Raises `DeployRefused` where it does not come: what the camera said is in it, and the service
-    goes on trying.
+    `as_root` are the words of `require_root`. Raises `DeployRefused` where it does not come: what
+    the camera said is in it, and the service goes on trying.
     """
-    as_root = require_root(place, "a service")
     words = (
         *(f"{SERVICE_ROOT}/current/bin/edgenet", "camera", bundle_folder),
         *("--view", wishes.view.text, "--token-file", TOKEN, "--output", RECORD, *wishes.options),
@@ -225,11 +228,10 @@ def install(
     )
 
 
-def remove(connection: Connection, place: Place) -> tuple[str, ...]:
+def remove(connection: Connection, place: Place, *, as_root: Sequence[str]) -> tuple[str, ...]:
     """End the service, remove its unit and its state; return what was there of them."""
     found = tuple(path for path in place.there if path != SERVICE_ROOT)
     if found:
-        as_root = require_root(place, "removing the service")
         done = connection.run([*as_root, "sh", "-c", REMOVE], timeout_s=START_TIMEOUT_S)
         _require(done, f"{place.host}: the service cannot be removed")
     return found

@@ -3,12 +3,14 @@
 The board here is the system's own Python in a home of the test's; its packages are real ones.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ssh_server import served
@@ -310,6 +312,15 @@ def test_a_clock_that_is_years_off_takes_wheels_along(bare, small_bundle):
     assert any("clock is 3650 days behind" in note for note in told["notes"])
 
 
+def bytes_in(folder: Path) -> int:
+    """Return what a folder holds while files in it come, change their names and go."""
+    total = 0
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 def test_a_cut_in_the_middle_leaves_what_was_there(first, shared, small_bundle, tmp_path):
     """The old installation still verifies, and a second run goes on where the first was cut."""
     words = (
@@ -321,20 +332,23 @@ def test_a_cut_in_the_middle_leaves_what_was_there(first, shared, small_bundle, 
         "onnxruntime",
         "--offline",
     )
-    running = subprocess.Popen(
+    incoming = shared.home / ".local/share/edgenet/incoming"
+    with subprocess.Popen(
         [sys.executable, "-m", "edgenet", *map(str, words)],
         env={**os.environ, COMMAND_VARIABLE: shared.ssh_command},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    incoming = shared.home / ".local/share/edgenet/incoming"
-    deadline = time.monotonic() + 120
-    while sum(path.stat().st_size for path in incoming.glob("*")) < 1_000_000:
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    shared.drop_connections()
-    _, stderr = running.communicate()
+    ) as running:
+        try:
+            deadline = time.monotonic() + 120
+            while bytes_in(incoming) < 1_000_000:
+                assert running.poll() is None and time.monotonic() < deadline
+                time.sleep(0.005)
+            shared.drop_connections()
+            _, stderr = running.communicate()
+        finally:
+            running.kill()
     assert running.returncode == 1
     assert "board: the connection was lost" in stderr.splitlines()[-1]
     program = first["boards"][0]["root"] + "/current/bin/edgenet"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ssh_server import served
 
 from edgenet.cli import run
 from edgenet.errors import DeployRefused, UsageError
@@ -22,12 +23,12 @@ from edgenet.remote.service import (
     service_wishes,
     unit_text,
 )
-from edgenet.remote.ssh import connect
+from edgenet.remote.ssh import COMMAND_VARIABLE, connect
 
 PLACE = Place(
     host="pi5",
     user="pi",
-    as_root=("sudo", "-n"),
+    is_root=False,
     booted=True,
     version=252,
     groups=("video",),
@@ -138,23 +139,40 @@ def test_a_board_is_asked_what_it_offers(board):
         assert found.booted is Path("/run/systemd/system").is_dir()
         assert found.version is not None, "its tools are installed for these tests"
         assert "video" in found.groups
-        assert found.as_root == (() if os.getuid() == 0 else found.as_root)
+        assert found.is_root is (os.getuid() == 0)
         assert (SERVICE_ROOT in found.there) is Path(SERVICE_ROOT).exists()
-        assert remove(connection, place(there=(SERVICE_ROOT,))) == ()
+        assert remove(connection, place(there=(SERVICE_ROOT,)), as_root=()) == ()
 
 
-def test_without_systemd_or_root_it_is_refused():
+def test_without_systemd_it_is_refused():
     require_systemd(PLACE)
-    assert require_root(PLACE, "a service") == ("sudo", "-n")
-    assert require_root(place(as_root=()), "a service") == ()
     with pytest.raises(DeployRefused, match="pi5: is not run by systemd"):
         require_systemd(place(booted=False))
-    with pytest.raises(DeployRefused, match="sudo asks pi for a password") as refused:
-        require_root(place(as_root=None), "a service")
+
+
+def test_sudo_is_asked_for_nothing_that_needs_no_root(tmp_path, monkeypatch):
+    """A board whose sudo first does, then asks for a password; it keeps account of its calls."""
+    sudo, calls = tmp_path / "sudo", tmp_path / "calls"
+    sudo.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n')
+    sudo.chmod(0o755)
+    with served(tmp_path / "sshd", {"PATH": f"{tmp_path}:{os.environ['PATH']}"}) as running:
+        monkeypatch.setenv(COMMAND_VARIABLE, running.ssh_command)
+        with connect(running.host) as connection:
+            look(connection)
+            assert require_root(connection, place(is_root=True), "a service") == ()
+            assert not calls.exists()
+            assert require_root(connection, PLACE, "a service") == ("sudo", "-n")
+            assert calls.read_text() == "-n true\n"
+            sudo.write_text("#!/bin/sh\nexit 1\n")
+            with pytest.raises(DeployRefused, match="sudo asks pi for a password") as refused:
+                require_root(connection, PLACE, "a service")
     assert "\n" not in str(refused.value)
     assert "/etc/sudoers.d/pi-edgenet" in str(refused.value)
+
+
+def test_what_is_done_as_root_is_said():
     assert "with sudo it fills /opt/edgenet" in plan_line(PLACE)
-    assert plan_line(place(as_root=())).startswith("pi5: as root it")
+    assert plan_line(place(is_root=True)).startswith("pi5: as root it")
 
 
 @pytest.mark.parametrize(
