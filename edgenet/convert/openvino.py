@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgenet.bundle import LayerWork, Output
 from edgenet.convert import onnx
 from edgenet.convert.description import Description
 from edgenet.convert.golden_layers import tensors_of
-from edgenet.graph import Graph, QuantizedGraph
+from edgenet.graph import Activate, Graph, Multiply, QuantizedGraph, inputs_of
 from edgenet.runtimes.openvino import shared_core, without_telemetry
 
 with without_telemetry():
@@ -36,8 +37,34 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 
 
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
-    """Write the INT8 form as IR; what stays float stays float32."""
-    _write(quantized, path, description, "float32")
+    """Write the INT8 form as IR; what stays float stays float32, and so do the `passing`."""
+    bytes_of = {
+        name: each
+        for name, each in quantized.tensors.items()
+        if name not in passing(quantized.graph)
+    }
+    _write(replace(quantized, tensors=bytes_of), path, description, "float32")
+
+
+def passing(graph: Graph) -> frozenset[str]:
+    """Return the tensors that a layer hands to its own hard-swish, swish or sigmoid.
+
+    OpenVINO computes these in the layer's kernel, on sums that never lie in memory. Bytes in
+    between would part the two: an eighth of the latency of MobileNet V3 Small at 64 x 64.
+    """
+    readers = {
+        name: [op for op in graph.operators if name in inputs_of(op)] for name in graph.shapes
+    }
+    found = set[str]()
+    for layer in graph.weighted():
+        match readers[layer.name]:
+            case [Activate(function="hard_swish" | "sigmoid")]:
+                found.add(layer.name)
+            case [Activate(function="sigmoid", name=gate), Multiply(inputs=factors) as product] if (
+                set(factors) == {layer.name, gate} and readers[gate] == [product]
+            ):
+                found |= {layer.name, gate}
+    return frozenset(found - graph.outputs.keys())
 
 
 def layer_tensors(
