@@ -66,7 +66,8 @@ def remake(
     written = _written(bundle)
     wanted = written["forms"][quantization.name]
     source = reference_of(bundle, last=_last_tensor(wanted))
-    recipe = parse_recipe(json.dumps(written["recipe"]), origin=str(bundle.root / QUANTIZATION))
+    known = {"spare_channels": False, **written["recipe"]}  # bundles are older than they
+    recipe = parse_recipe(json.dumps(known), origin=str(bundle.root / QUANTIZATION))
     images = find_images(bundle, calibration, progress)
     assert bundle.calibration is not None
     calibrated = calibrate(
@@ -284,7 +285,7 @@ def _turned(bundle: Bundle, quantization: Quantization, form: Form) -> tuple[_Tu
         name, weights = op.name, form.quantized.layers.get(op.name)
         if weights is None or form.quantized.gives_sums(op):  # floats in this file
             continue
-        steps = np.abs(weights.values - written[name])
+        steps = np.abs(weights.values - written.get(name, 0))  # 0: in float there
         if steps.any():
             count, most = int((steps > 0).sum()), int(steps.max())
             turned.append(_Turned(layer=name, count=count, weights=steps.size, steps=most))

@@ -43,6 +43,7 @@ from edgenet.quantize.equalise import Equalised
 from edgenet.quantize.form import Calibrated, Form, Jury, Progress, encode_form
 from edgenet.quantize.ranges import find_ranges
 from edgenet.quantize.sensitivity import Noise, measure_noise
+from edgenet.quantize.spare import Filled
 from edgenet.quantize.statistics import ChannelStatistics, Float64Array, merge
 from edgenet.wording import counted
 
@@ -115,15 +116,15 @@ def diagnose_layers(
 ) -> tuple[LayerDiagnosis, ...]:
     """Return every operator that computes, the lowest SQNR first.
 
-    `images`, (1, H, W, 3) uint8 RGB, are those to judge on; `full_integer` is the noise of the
-    plain form without any layer in float.
+    `images`, (1, H, W, 3) uint8 RGB, are those to judge on; `full_integer` is the noise to
+    be expected without any layer in float.
     """
     calibrated, quantized = form.calibrated, form.quantized
     done = progress.step("compare layers", total=len(images))
     compared = _compare(form, images, done)
     clipped = _clipped(form, progress)
     noise = measure_noise(quantized, calibrated.images[:NOISE_IMAGES], seed=seed)
-    seen, equalised = _statistics(calibrated), calibrated.equalised.statistics
+    seen, equalised = _statistics(calibrated), form.filled.statistics
     total, total_full = (sum(_by_layer(n).values()) or 1.0 for n in (noise, full_integer))
     layers = []
     for op in quantized.graph.operators:
@@ -295,13 +296,17 @@ def _is_told(form: Form, op: Operator) -> bool:
 
 def _reference_tensors(form: Form, image: UInt8Array) -> dict[str, Tensor]:
     """Return the image and every tensor of the reference, in the units of the INT8 form."""
-    factors = form.calibrated.equalised.factors
+    factors, copies = form.calibrated.equalised.factors, form.filled.copies
     tensors = {IMAGE: torch.from_numpy(image).permute(0, 3, 1, 2)}
 
     def watch(name: str, x: Tensor) -> None:
         if name in factors:
             shape = (1, -1, *[1] * (x.ndim - 2))
             x = x * torch.from_numpy(factors[name]).float().reshape(shape)
+        if name in copies:
+            x = x.clone()
+            for copy in copies[name]:
+                x[:, copy.channel] = x[:, copy.of] + copy.plus
         tensors[name] = x
 
     execute.execute(form.calibrated.reference, torch.from_numpy(image), watch)
@@ -343,7 +348,7 @@ def _clipped(form: Form, progress: Progress) -> Mapping[str, float]:
 
 def _may_clip(form: Form, name: str) -> bool:
     """Tell whether the calibration set showed a value that 8 bits do not reach."""
-    seen = form.calibrated.equalised.statistics.get(name)
+    seen = form.filled.statistics.get(name)
     if seen is None or name == form.quantized.graph.operators[0].name:
         return False
     low, high, step = _ends(form.quantized, name)
@@ -429,11 +434,12 @@ def _grown(
     calibrated, recipe = form.calibrated, form.calibrated.recipe
     symmetric = form.quantized.symmetric
 
-    def encoded(of: Calibrated) -> QuantizedGraph:
-        return encode_form(of, (), symmetric=symmetric)
+    def encoded(of: Calibrated, *, spare_channels: bool = False) -> tuple[Filled, QuantizedGraph]:
+        asked = replace(of, recipe=replace(recipe, spare_channels=spare_channels))
+        return encode_form(asked, (), symmetric=symmetric)
 
     started = time.perf_counter()
-    plain = encoded(_unequalised(calibrated))
+    filled, plain = encoded(_unequalised(calibrated))
     seconds = time.perf_counter() - started
     started = time.perf_counter()
     per_tensor = with_one_scale(plain)
@@ -442,8 +448,12 @@ def _grown(
     current = plain
     if recipe.equalise:
         started = time.perf_counter()
-        current = encoded(calibrated)
+        filled, current = encoded(calibrated)
         yield "+ equalisation", current, time.perf_counter() - started
+    if recipe.spare_channels:
+        started = time.perf_counter()
+        filled, current = encoded(calibrated, spare_channels=True)
+        yield "+ spare channels", current, time.perf_counter() - started
     last = "+ learned rounding" if recipe.learned_rounding else "+ bias correction"
     for name, wanted, corrections in (
         (
@@ -466,7 +476,7 @@ def _grown(
         started = time.perf_counter()
         corrected = correct(
             current,
-            calibrated.equalised.statistics,
+            filled.statistics,
             calibrated.images,
             corrections=corrections,
             on_layer=done,

@@ -16,7 +16,7 @@ from edgenet.graph import Affine, Weighted
 from edgenet.quantize.form import Calibrated, Form
 from edgenet.quantize.windows import windows
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 CONVENTIONS = {
     "real value": "scale * (q - zero_point)",
     "zero_point": "of uint8, as ONNX and OpenVINO hold it; TFLite and the symmetric form for "
@@ -78,6 +78,10 @@ def _tensor(name: str, affine: Affine, form: Form) -> dict[str, Any]:
         **_held_in(name, affine, form),
         "range": [_rounded(affine.scale * (step - affine.zero_point)) for step in (0, 255)],
         "equalised_by": None if factors is None else [_rounded(float(f)) for f in factors],
+        "copies": [
+            {"channel": copy.channel, "of": copy.of, "plus": _rounded(copy.plus)}
+            for copy in form.filled.copies.get(name, ())
+        ],
     }
 
 
@@ -118,11 +122,14 @@ def _layer(op: Weighted, form: Form) -> dict[str, Any]:
 
 def _equalisation(op: Weighted, form: Form) -> dict[str, Any] | None:
     """Return by how much the weights were multiplied; None for a layer that it left alone."""
-    reference = {layer.name: layer.weight for layer in form.calibrated.reference.weighted()}
+    reference, equalised = (
+        {layer.name: layer.weight for layer in graph.weighted()}
+        for graph in (form.calibrated.reference, form.calibrated.equalised.graph)
+    )
     weight = reference.get(op.name)
-    if weight is None or np.array_equal(weight, op.weight):
+    if weight is None or np.array_equal(weight, equalised[op.name]):
         return None
-    factors = op.weight[weight != 0] / weight[weight != 0]
+    factors = equalised[op.name][weight != 0] / weight[weight != 0]
     return {
         "weights_times_least": _rounded(float(factors.min())),
         "weights_times_most": _rounded(float(factors.max())),

@@ -7,7 +7,7 @@ forms with more and more layers in float until a loss is small enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgenet.errors import ConversionFailed
@@ -22,6 +22,7 @@ from edgenet.quantize.equalise import Equalised, equalise
 from edgenet.quantize.ranges import Range, find_ranges
 from edgenet.quantize.recipe import Recipe
 from edgenet.quantize.sensitivity import Choice, Noise
+from edgenet.quantize.spare import Filled, fill_spare_channels
 from edgenet.quantize.statistics import ChannelStatistics, collect, merge
 
 
@@ -43,7 +44,7 @@ class Calibrated:
     equalised: Equalised
     ranges: Mapping[str, Range]
     noise: Noise
-    """Of the plain form with nothing in float."""
+    """To be expected of the form with nothing in float."""
     ranking: tuple[Choice, ...]
     halves: tuple[Mapping[str, ChannelStatistics], Mapping[str, ChannelStatistics]]
     """What every second image and what the others show of the reference."""
@@ -54,6 +55,8 @@ class Form:
     """One INT8 form of a network."""
 
     calibrated: Calibrated
+    filled: Filled
+    """Its graph in float."""
     plain: QuantizedGraph
     """Before the corrections."""
     quantized: QuantizedGraph
@@ -97,8 +100,10 @@ def calibrate(
         else lambda: None,
     )
     done = progress.step("rank layers")
-    plain = encode(equalised.graph, ranges, float_output=True)
+    _, plain = _encode(recipe, equalised, lambda graph: encode(graph, ranges, float_output=True))
     noise = sensitivity.measure_noise(plain, images, seed=seed)
+    if recipe.learned_rounding:
+        noise = noise.with_learned_rounding()
     ranking = sensitivity.rank(equalised.graph, noise)
     done()
     return Calibrated(
@@ -121,12 +126,12 @@ def make_form(
     progress: Progress,
 ) -> Form:
     """Return the INT8 form with `float_layers` in float, corrected as the recipe says."""
-    plain = encode_form(calibrated, float_layers, symmetric=symmetric)
+    filled, plain = encode_form(calibrated, float_layers, symmetric=symmetric)
     recipe = calibrated.recipe
     what = "correct TensorRT's layers" if symmetric else "correct layers"
     quantized = correct(
         plain,
-        calibrated.equalised.statistics,
+        filled.statistics,
         calibrated.images,
         corrections=Corrections(
             learned_rounding=recipe.learned_rounding, bias=recipe.bias_correction
@@ -135,6 +140,7 @@ def make_form(
     )
     return Form(
         calibrated=calibrated,
+        filled=filled,
         plain=plain,
         quantized=quantized,
         float_layers=tuple(
@@ -148,24 +154,44 @@ def encode_form(
     float_layers: Sequence[str],
     *,
     symmetric: bool = False,
-) -> QuantizedGraph:
-    """Return the INT8 form with weights rounded to nearest, before any correction."""
-    graph = calibrated.equalised.graph
+) -> tuple[Filled, QuantizedGraph]:
+    """Return the INT8 form with weights rounded to nearest, before any correction, and its graph.
+
+    The graph in float is the equalised one, with copies in its spare channels.
+    """
+    equalised = calibrated.equalised
+    graph = equalised.graph
     wide_layers = (
         () if symmetric else sensitivity.wide_layers(graph, calibrated.noise, float_layers)
     )
     image = graph.operators[0].name
     readers = {op.name for op in graph.operators if image in inputs_of(op)}
     if not symmetric and not readers.issubset(float_layers):
-        graph = with_integer_normaliser(graph)
-    return encode(
-        graph,
-        calibrated.ranges,
-        float_layers=float_layers,
-        wide_layers=wide_layers,
-        float_output=True,
-        symmetric=symmetric,
-    )
+        equalised = replace(equalised, graph=with_integer_normaliser(graph))
+
+    def encoded(graph: Graph) -> QuantizedGraph:
+        return encode(
+            graph,
+            calibrated.ranges,
+            float_layers=float_layers,
+            wide_layers=wide_layers,
+            float_output=True,
+            symmetric=symmetric,
+        )
+
+    return _encode(calibrated.recipe, equalised, encoded)
+
+
+def _encode(
+    recipe: Recipe, equalised: Equalised, encoded: Callable[[Graph], QuantizedGraph]
+) -> tuple[Filled, QuantizedGraph]:
+    """Return a graph, its spare channels filled if the recipe says so, and its INT8 form."""
+    filled = Filled(graph=equalised.graph, statistics=equalised.statistics, copies={})
+    plain = encoded(filled.graph)
+    if recipe.spare_channels:
+        filled = fill_spare_channels(filled.graph, plain, filled.statistics)
+        plain = encoded(filled.graph) if filled.copies else plain
+    return filled, plain
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -29,6 +29,8 @@ class Recipe:
     """Share of a tensor's values in percent that its range holds; for `percentile` only."""
     equalise: bool = True
     """Bring channels that share a scale to one range (`equalise.py`)."""
+    spare_channels: bool = True
+    """Let channels that nobody listens to repeat sensitive ones (`spare.py`)."""
     learned_rounding: bool = True
     """Round weights so that their errors make up for each other (`correct.py`)."""
     bias_correction: bool = True
@@ -39,6 +41,7 @@ class Recipe:
         ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
         steps = {
             "equalised": self.equalise,
+            "spare channels": self.spare_channels,
             "learned rounding": self.learned_rounding,
             "bias correction": self.bias_correction,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,11 @@ def float_operators(quantized):
     return tuple(op.name for op in quantized.graph.weighted() if op.name not in quantized.layers)
 
 
-def test_without_limits(calibrated):
+def test_without_limits(fashion):
+    """Without learned rounding there is a layer that is worth keeping in float."""
+    images = network_inputs(fashion_mnist.calibration_set(), fashion, 32)
+    recipe = replace(MINMAX, learned_rounding=False)
+    calibrated = calibrate(folded(fashion), images, recipe, seed=0, progress=Silent())
     default, whole = hold(calibrated), hold(calibrated, full_integer=True)
     assert set(default.float_layers) == set(free_layers(calibrated.ranking)) != set()
     assert set(float_operators(default.quantized)) == set(default.float_layers)

@@ -16,15 +16,17 @@ from edgenet.quantize.recipe import METHODS, Recipe, load_recipe
 def test_built_in(name):
     recipe = load_recipe(name)
     assert recipe.ranges == name
-    assert (recipe.equalise, recipe.learned_rounding, recipe.bias_correction) == (True,) * 3
+    steps = "equalised, spare channels, learned rounding, bias correction"
     assert recipe.summary().startswith(name)
+    assert recipe.summary().endswith(steps)
 
 
 def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text('{"ranges": "percentile", "percentile": 99.5, "equalise": false}')
-    assert load_recipe(str(path)) == Recipe(ranges="percentile", percentile=99.5, equalise=False)
-    assert load_recipe(str(path)).summary() == "percentile 99.5, learned rounding, bias correction"
+    path.write_text('{"ranges": "percentile", "percentile": 99.5, "spare_channels": false}')
+    mine = Recipe(ranges="percentile", percentile=99.5, spare_channels=False)
+    assert load_recipe(str(path)) == mine
+    assert mine.summary() == "percentile 99.5, equalised, learned rounding, bias correction"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def kill(child, sent):
 def test_kill_9_at_random_moments(tmp_path, seconds):
     draw = random.Random(5)
     output = tmp_path / "bundle"
-    for _ in range(8):
+    for _ in range(4):
         child = start(output, "--force")
         time.sleep(draw.uniform(0.2, 1.0) * seconds)
         kill(child, signal.SIGKILL)
