@@ -113,7 +113,7 @@ def test_without_limits_nothing_is_said_of_them(small_bundle):
         "int8-tensorrt",
     ]
     assert "--" not in text
-    assert "1 of 28 layers in float: " in text
+    assert "int8: integer throughout" in text
 
 
 def test_a_manifest_of_1_1_loads_and_is_told(strict, tmp_path):
