@@ -149,7 +149,7 @@ def test_every_runtime_computes_it(converted):
             assert np.abs(found - expected).max() < (1e-4 if exact else 5e-3) * largest
     assert int8.keys() == {"onnxruntime", "openvino", "litert"}
     for first, second in itertools.combinations(int8.values(), 2):
-        assert sqnr_db(first, second) > 30
+        assert sqnr_db(first, second) > 28  # OpenVINO has no bytes in front of a hard-swish
         assert (first.argmax(1) != second.argmax(1)).sum() <= 2
 
 
