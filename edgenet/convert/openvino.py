@@ -38,12 +38,9 @@ def write_float16(graph: Graph, path: Path, *, description: Description) -> None
 
 def write_int8(quantized: QuantizedGraph, path: Path, *, description: Description) -> None:
     """Write the INT8 form as IR; what stays float stays float32, and so do the `passing`."""
-    bytes_of = {
-        name: each
-        for name, each in quantized.tensors.items()
-        if name not in passing(quantized.graph)
-    }
-    _write(replace(quantized, tensors=bytes_of), path, description, "float32")
+    in_float = passing(quantized.graph)
+    tensors = {name: each for name, each in quantized.tensors.items() if name not in in_float}
+    _write(replace(quantized, tensors=tensors), path, description, "float32")
 
 
 def passing(graph: Graph) -> frozenset[str]:
