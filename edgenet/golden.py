@@ -33,7 +33,7 @@ FOLDER = "golden"
 TABLE = f"{FOLDER}/golden.json"
 LOGITS = f"{FOLDER}/logits.npy"
 LAYERS = f"{FOLDER}/layers.npy"
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 NO_LAYERS = "the bundle does not hold what each layer made on the host; convert again"
 
 
@@ -80,12 +80,24 @@ class Expected:
     """(pictures, values), the outputs one after the other."""
     tolerances: tuple[Tolerance, ...]
     """One for each output."""
+    other_package: tuple[Tolerance, ...]
+    """The same where the runtime's other package computes, which rounds otherwise; empty where
+    that is not known, or makes no difference."""
     device: str
     version: str
+    """The package and its version, as `Session.version`."""
     layers: tuple[GoldenLayer, ...] | str
     """In the order of execution; or why there are none."""
     file_size_bytes: int | None
     """Of the last of its files; None as long as there were no layers."""
+
+    def rounds_otherwise(self, version: str) -> bool:
+        """Tell whether the runtime of this package and version rounds otherwise than the host's."""
+        return bool(self.other_package) and version.split()[0] != self.version.split()[0]
+
+    def allowed(self, version: str) -> tuple[Tolerance, ...]:
+        """Return how far each output may be off where this package and version computes."""
+        return self.other_package if self.rounds_otherwise(version) else self.tolerances
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -223,11 +235,9 @@ def _parse(
             str(row["artifact"]): Expected(
                 sha256=str(row["sha256"]),
                 values=values[index],
-                tolerances=tuple(
-                    Tolerance(largest=float(entry["largest"]), reason=str(entry["reason"]))
-                    # Version 1.0 had classifiers only, and one tolerance.
-                    for entry in row.get("tolerances") or [row["tolerance"]]
-                ),
+                # Version 1.0 had classifiers only, and one tolerance.
+                tolerances=_parse_tolerances(row.get("tolerances") or [row["tolerance"]]),
+                other_package=_parse_tolerances(row.get("other_package") or []),
                 device=str(row["host"]["device"]),
                 version=str(row["host"]["version"]),
                 layers=_parse_layers(row, files),
@@ -235,6 +245,12 @@ def _parse(
             )
             for index, row in enumerate(rows)
         },
+    )
+
+
+def _parse_tolerances(entries: Sequence[dict[str, Any]]) -> tuple[Tolerance, ...]:
+    return tuple(
+        Tolerance(largest=float(entry["largest"]), reason=str(entry["reason"])) for entry in entries
     )
 
 

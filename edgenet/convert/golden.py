@@ -34,7 +34,7 @@ from edgenet.golden import (
     split,
 )
 from edgenet.preprocess import Preprocessing, UInt8Array, pixels_sha256, resize
-from edgenet.runtimes import Float32Array
+from edgenet.runtimes import Float32Array, litert
 
 PICTURES = 4
 """How many travel: enough to move most weights' output, and few kilobytes."""
@@ -58,6 +58,11 @@ ROUNDING_STEPS = {"openvino": 3.0}
 OpenVINO keeps floats between its integer layers and rounds them as the processor's kernels do:
 2 steps from the exact arithmetic of the others over 128 photographs. A processor whose int8
 products saturate is 31 off, and must fail."""
+
+OTHER_PACKAGE_TIMES = 2.0
+"""How many times as far as the built-in kernels are from XNNPACK here tflite-runtime may be, which
+computes INT8 with its own. Halves rounded another way in every layer, 2 to 6 steps of the output
+in trained networks and ten times that in random ones: it is measured on each."""
 
 FLOAT_LAYER_STEPS = 2.0
 """Output steps that layers left in float may move an int8 model by tipping a rounding."""
@@ -154,6 +159,7 @@ def write_golden(
                 "sha256": artifact.sha256,
                 "tolerance": bounds[0],  # all that readers of version 1.0 know
                 "tolerances": bounds,
+                **_other_package(artifact, folder, inputs, values, outputs, steps, threads=threads),
                 "host": {"device": session.device, "version": session.version},
                 "file_bytes": (folder / artifact.files[-1]).stat().st_size,
                 **_layer_entries(made),
@@ -211,6 +217,34 @@ def tolerance(
     return Tolerance(
         largest=steps * output_step * (1 + 1e-5), reason=f"{steps:g} steps of {output_step:.3g}"
     )
+
+
+def _other_package(
+    artifact: Artifact,
+    folder: Path,
+    inputs: Sequence[UInt8Array],
+    values: Float32Array,
+    outputs: Sequence[Output],
+    steps: Mapping[str, float],
+    *,
+    threads: int,
+) -> dict[str, Any]:
+    """Return how far LiteRT's INT8 may be off where tflite-runtime computes it; nothing of others.
+
+    `values` are what the host answered, `steps` the scales of the outputs by name.
+    """
+    if artifact.runtime != "litert" or artifact.precision is not Precision.INT8:
+        return {}
+    path, names = folder / artifact.files[0], [output.name for output in outputs]
+    with closing(litert.load_built_in(path, threads=threads)) as session:
+        others = np.stack([runtimes.answer(session, image, names) for image in inputs])
+    bounds = []
+    for output, apart in zip(outputs, split(np.abs(others - values), outputs), strict=True):
+        step, here = steps[output.name], float(apart.max())
+        largest = OTHER_PACKAGE_TIMES * here + FLOAT_LAYER_STEPS * step
+        reason = f"the built-in kernels, that round halves otherwise, were {here:.3g} off"
+        bounds.append(asdict(Tolerance(largest=largest, reason=reason)))
+    return {"other_package": bounds}
 
 
 def _measure_layers(

@@ -115,13 +115,15 @@ def verify(
         try:
             expected = _expected(bundle, golden, artifact)
             verdict = _judge(bundle, artifact, expected, images, threads)
-            if verdict.first_layer == NOT_LOOKED_FOR:
-                where = (
-                    first_layer(bundle, golden, artifact, images, threads=threads)
+            if verdict.first_layer == NOT_LOOKED_FOR and verdict.version is not None:
+                verdict = replace(
+                    verdict,
+                    first_layer=first_layer(
+                        bundle, golden, artifact, images, version=verdict.version, threads=threads
+                    )
                     if all(same_pixels)
-                    else OTHER_PIXELS
+                    else OTHER_PIXELS,
                 )
-                verdict = replace(verdict, first_layer=where)
             verdicts.append(verdict)
         except (MissingExtra, BrokenBundle) as error:
             if artifact.asked_for_as in required:
@@ -191,7 +193,7 @@ def compare(
     version: str,
 ) -> Verdict:
     """Return the verdict on (pictures, values) found here; it does not look for the first layer."""
-    differences = _differences(bundle.outputs, expected, found)
+    differences = _differences(bundle.outputs, expected, found, expected.allowed(version))
     worst = max(differences, key=_share)
     comparable = found.shape == expected.values.shape
     top1 = _top1(expected.values, found) if bundle.is_classifier and comparable else None
@@ -235,7 +237,10 @@ class _Difference:
 
 
 def _differences(
-    outputs: Sequence[Output], expected: Expected, found: Float32Array
+    outputs: Sequence[Output],
+    expected: Expected,
+    found: Float32Array,
+    tolerances: Sequence[Tolerance],
 ) -> tuple[_Difference, ...]:
     if found.shape == expected.values.shape:
         apart = split(np.abs(found.astype(np.float64) - expected.values), outputs)
@@ -247,7 +252,7 @@ def _differences(
             tolerance=tolerance,
             largest=float(np.nan_to_num(part, nan=np.inf).max()),
         )
-        for output, tolerance, part in zip(outputs, expected.tolerances, apart, strict=True)
+        for output, tolerance, part in zip(outputs, tolerances, apart, strict=True)
     )
 
 

@@ -105,8 +105,8 @@ def _failure_lines(verdict: Verdict) -> list[str]:
 
 def _what_differs(first: FirstLayer) -> str:
     weights = WEIGHTS[first.same_weights]
-    if first.means is None:
-        return f"{weights}, though no golden picture shows it"
+    if isinstance(first.means, str):
+        return f"{weights}; {first.means}"
     far = first.means.difference
     by = "is not finite" if far is None else f"differs by {far:.3g}"
     return (
@@ -169,8 +169,8 @@ def _first_layer(found: FirstLayer | str) -> dict[str, Any]:
         return {"first_layer": None, "first_layer_reason": found}
     means = found.means
     entry: dict[str, Any] = asdict(found)
-    if means is None:
-        entry["means_reason"] = "no golden picture shows a difference"
+    if isinstance(means, str):
+        entry |= {"means": None, "means_reason": means}
     elif means.difference is None:
         entry["means"]["difference_reason"] = "it is not finite"
     if found.same_weights is None:

@@ -57,6 +57,14 @@ def load(path: Path, *, threads: int) -> LiteRtSession:
     return LiteRtSession(*_interpreter(path, threads))
 
 
+def load_built_in(path: Path, *, threads: int) -> LiteRtSession:
+    """Return a session without XNNPACK, which is how tflite-runtime computes INT8.
+
+    The built-in kernels round halves another way than XNNPACK does.
+    """
+    return LiteRtSession(*_interpreter(path, threads, delegates=False))
+
+
 def operators(path: Path, *, threads: int = 1) -> tuple[OperatorReport, ...]:
     """Return what runs, in order, as the interpreter reports it.
 
@@ -177,7 +185,7 @@ def _reports(interpreter: Any) -> dict[int, OperatorReport]:
     }
 
 
-def _interpreter(model: Path | bytes, threads: int) -> tuple[Any, str]:
+def _interpreter(model: Path | bytes, threads: int, *, delegates: bool = True) -> tuple[Any, str]:
     """Return an interpreter with its tensors allocated, and its package with the version."""
     source = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
     for package, distribution in PACKAGES.items():
@@ -188,7 +196,14 @@ def _interpreter(model: Path | bytes, threads: int) -> tuple[Any, str]:
         said: list[str] = []
         try:
             with _listening(said):
-                interpreter = module.Interpreter(**source, num_threads=threads)
+                kernels = module.OpResolverType
+                interpreter = module.Interpreter(
+                    **source,
+                    num_threads=threads,
+                    experimental_op_resolver_type=kernels.AUTO
+                    if delegates
+                    else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+                )
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             where = model if isinstance(model, Path) else "a piece of the network"

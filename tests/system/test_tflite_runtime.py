@@ -5,14 +5,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from sealed import seal_with_vectors
 
 from edgenet.bundle import Precision, load_bundle
 from edgenet.data.dataset import open_dataset
+from edgenet.golden import read_golden
 from edgenet.measure.accuracy import top_indices
 from edgenet.measure.evaluate import evaluate
 from edgenet.preprocess import prepare
@@ -91,6 +94,45 @@ def labels_of(document, artifact):
         record for record in document["records"] if record["artifact"]["sha256"] == artifact.sha256
     )
     return [prediction["top5"][0] for prediction in record["predictions"]]
+
+
+def verification(root):
+    done = subprocess.run(
+        [PYTHON, "-m", "edgenet", "verify", root, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    document = json.loads(done.stdout)
+    (int8,) = (each for each in document["artifacts"] if each["artifact"]["precision"] == "int8")
+    return done, document, int8
+
+
+def test_it_answers_as_the_host_did_but_for_its_rounding(small_bundle):
+    """The form is of integers throughout: from ai-edge-litert the same bits are asked."""
+    done, document, int8 = verification(small_bundle.root)
+    assert done.returncode == 0, done.stderr
+    assert document["holds"]
+    assert 0 < int8["max_difference"] <= int8["tolerance"]["largest"] < 0.5
+    assert "round halves otherwise" in int8["tolerance"]["reason"]
+
+
+def test_other_weights_are_found_in_spite_of_its_rounding(small_bundle, tmp_path):
+    bundle = load_bundle(shutil.copytree(small_bundle.root, tmp_path / "bundle"))
+    (artifact,) = bundle.select(("litert",), (Precision.INT8,))
+    changed = read_golden(bundle).expected[artifact.label].layers[20]
+    weights = changed.weights
+    data = bytearray(bundle.path(artifact).read_bytes())
+    data[weights.offset : weights.offset + weights.size_bytes] = bytes(weights.size_bytes)
+    bundle.path(artifact).write_bytes(data)
+    seal_with_vectors(bundle)
+    done, _, int8 = verification(bundle.root)
+    assert done.returncode == 1
+    assert int8["failure"].startswith("a value of logits differs by")
+    assert int8["first_layer"]["layer"] == changed.layer
+    assert int8["first_layer"]["same_weights"] is False
+    assert int8["first_layer"]["means_reason"].startswith("tflite-runtime rounds otherwise")
 
 
 def test_it_is_profiled_without_layers(small_bundle, tmp_path):

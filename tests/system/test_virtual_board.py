@@ -21,9 +21,8 @@ from virtual_board import BOARD, command, is_alive, running, started
 
 from edgenet import runtimes
 from edgenet.bundle import Precision
-from edgenet.convert.pipeline import WRITERS, Int8Options
+from edgenet.convert.pipeline import WRITERS
 from edgenet.measure.profile import NULL
-from edgenet.quantize.recipe import Recipe
 
 WAIT_FOR_FRAMES = """
 import hashlib, sys, time
@@ -42,16 +41,11 @@ PI4 = f"tests-pi4-{os.getpid()}"
 
 @pytest.fixture(scope="module")
 def bundle(fashion, tmp_path_factory):
-    """INT8 for each runtime, small enough to be copied in a second.
-
-    With a layer in float, so that a step of difference is allowed: tflite-runtime's kernels round
-    halves otherwise, and a form that is integer throughout must give the same bits.
-    """
+    """INT8 for each runtime, integers throughout, small enough to be copied in a second."""
     return convert_quietly(
         fashion,
         tmp_path_factory.mktemp("board") / "int8",
         targets=[each for each in WRITERS if each.precision is Precision.INT8 and not each.variant],
-        int8=Int8Options(recipe=Recipe(ranges="minmax", learned_rounding=False)),
     )
 
 
