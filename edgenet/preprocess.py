@@ -147,42 +147,64 @@ def decode(data: bytes) -> UInt8Array:
 
 def prepare(picture: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
     """Return (1, resolution, resolution, 3) from an upright (H, W, 3) uint8 RGB picture."""
-    return np.ascontiguousarray(_prepared(picture, preprocessing)[None])
+    return _prepared(picture, preprocessing, cv2.COLOR_RGBA2RGB)[None]
 
 
 def prepare_bgr(picture: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
     """Return what `prepare` makes of the same picture in RGB, from (H, W, 3) uint8 BGR.
 
-    Every step treats the channels alike, so that swapping them afterwards gives the same bits and
-    is cheaper.
+    Every step treats the channels alike, so that swapping them at the end gives the same bits and
+    costs nothing.
     """
-    prepared = _prepared(picture, preprocessing)
-    return np.asarray(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB), np.uint8)[None]
+    return _prepared(picture, preprocessing, cv2.COLOR_BGRA2RGB)[None]
 
 
-def _prepared(picture: UInt8Array, preprocessing: Preprocessing) -> UInt8Array:
-    """Return (resolution, resolution, 3), a part of a larger array, from (H, W, 3)."""
-    if preprocessing.crop is not None:
-        x, y, width, height = preprocessing.crop
-        if x + width > picture.shape[1] or y + height > picture.shape[0]:
-            raise BadImage(
-                f"crop {x},{y},{width},{height} does not fit into "
-                f"{picture.shape[1]} x {picture.shape[0]} pixels"
-            )
-        picture = picture[y : y + height, x : x + width]
+def _prepared(picture: UInt8Array, preprocessing: Preprocessing, narrowing: int) -> UInt8Array:
+    """Return (resolution, resolution, 3) from (H, W, 3).
+
+    Between them are four channels, the last of no meaning, which `narrowing` of OpenCV's takes off:
+    with three INTER_LINEAR_EXACT takes almost half as long again. What lies right of the centre and
+    below it is not resized at all; above it, where that is possible.
+    """
+    picture = _cropped(picture, preprocessing.crop)
     resolution = preprocessing.resolution
     shorter = round(resolution / preprocessing.crop_fraction)
     height, width = picture.shape[:2]
     scale = shorter / min(height, width)
     size = (max(shorter, round(width * scale)), max(shorter, round(height * scale)))
     left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
-    picture = _halved(picture, size)
-    rows = _rows_alone(picture.shape[0], size[1], top, resolution)
+    times, height, width = _halvings(height, width, size)
+    rows = _rows_alone(height, size[1], top, resolution)
     if rows is not None:
-        picture, size, top = picture[rows], (size[0], resolution), 0
-    if size != (picture.shape[1], picture.shape[0]):
-        picture = _bilinear(picture, size)
-    return picture[top : top + resolution, left : left + resolution]
+        top = 0
+    else:
+        rows = slice(0, _first(height, size[1], top + resolution))
+    columns = slice(0, _first(width, size[0], left + resolution))
+    needed = picture[rows.start << times : rows.stop << times, : columns.stop << times]
+    wide = cv2.cvtColor(_halved(needed, times), cv2.COLOR_BGR2BGRA)
+    if size != (width, height):
+        # By factors, for those of the part alone would be others.
+        wide = cv2.resize(
+            wide,
+            None,
+            fx=size[0] / width,
+            fy=size[1] / height,
+            interpolation=cv2.INTER_LINEAR_EXACT,
+        )
+    centre = wide[top : top + resolution, left : left + resolution]
+    return np.asarray(cv2.cvtColor(centre, narrowing), np.uint8)
+
+
+def _cropped(picture: UInt8Array, crop: tuple[int, int, int, int] | None) -> UInt8Array:
+    if crop is None:
+        return picture
+    x, y, width, height = crop
+    if x + width > picture.shape[1] or y + height > picture.shape[0]:
+        raise BadImage(
+            f"crop {x},{y},{width},{height} does not fit into "
+            f"{picture.shape[1]} x {picture.shape[0]} pixels"
+        )
+    return picture[y : y + height, x : x + width]
 
 
 def _rows_alone(source: int, target: int, start: int, count: int) -> slice | None:
@@ -198,6 +220,11 @@ def _rows_alone(source: int, target: int, start: int, count: int) -> slice | Non
     return slice(start * source // target, (start + count) * source // target)
 
 
+def _first(source: int, target: int, count: int) -> int:
+    """Return how many pixels of `source` make the first `count` of `target`, or a few more."""
+    return min(source, -(-count * source // target) + 2)
+
+
 def pixels_sha256(pixels: UInt8Array) -> str:
     """Return the identity of a picture: the sha256 of its RGB bytes, whatever file held them."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
@@ -209,14 +236,21 @@ def resize(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     While it is over twice too large, 2 x 2 pixels are averaged: at a ratio of exactly one half
     INTER_LINEAR_EXACT is that average, rounded, and vectorised. The rest is bilinear.
     """
-    picture = _halved(picture, size)
-    if size == (picture.shape[1], picture.shape[0]):
-        return picture
-    return _bilinear(picture, size)
+    times, height, width = _halvings(picture.shape[0], picture.shape[1], size)
+    picture = _halved(picture, times)
+    return picture if size == (width, height) else _bilinear(picture, size)
 
 
-def _halved(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    while min(picture.shape[0] / size[1], picture.shape[1] / size[0]) > 2:
+def _halvings(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int]:
+    """Return how often a picture is halved on its way to `size`, and what it is then."""
+    times = 0
+    while min(height / size[1], width / size[0]) > 2:
+        times, height, width = times + 1, height // 2, width // 2
+    return times, height, width
+
+
+def _halved(picture: UInt8Array, times: int) -> UInt8Array:
+    for _ in range(times):
         height, width = (side // 2 for side in picture.shape[:2])
         picture = _bilinear(picture[: 2 * height, : 2 * width], (width, height))
     return picture

@@ -156,7 +156,7 @@ def test_any_size_becomes_the_input(height, width, resolution, fraction):
     width=st.integers(40, 700),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_leaving_out_rows_changes_no_bit(resolution, fraction, step, extra, width, seed):
+def test_resizing_a_part_alone_changes_no_bit(resolution, fraction, step, extra, width, seed):
     """Resized whole and then cut, for heights of which a part may be resized alone, and others."""
     shorter = round(resolution / fraction)
     height = shorter + extra * shorter // step
@@ -170,7 +170,9 @@ def test_leaving_out_rows_changes_no_bit(resolution, fraction, step, extra, widt
     np.testing.assert_array_equal(prepare(picture, spec)[0], whole)
 
 
-@pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (256, 300), (448, 800)])
+@pytest.mark.parametrize(
+    "shape", [(480, 640), (720, 1280), (256, 300), (448, 800), (1080, 1920), (1233, 1645)]
+)
 def test_frames_of_cameras_resized_whole_or_in_part(shape):
     picture = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
     scale = 256 / shape[0]

@@ -51,7 +51,7 @@ fetch_wheels() {
     "$checkout/.venv/bin/python" -m pip download -q --only-binary=:all: --python-version 3.11 \
         --platform manylinux_2_34_armv7l --platform any --no-deps tflite-runtime -d "$folder/wheels"
     "$checkout/.venv/bin/python" -m pip download -q --only-binary=:all: --python-version 3.11 \
-        --platform manylinux_2_34_armv7l --platform any typer fastjsonschema -d "$folder/wheels"
+        --platform manylinux_2_34_armv7l --platform any "typer<0.29" fastjsonschema -d "$folder/wheels"
     (cd "$folder/wheels" && "$checkout/.venv/bin/python" - <<'PYTHON'
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from virtual_board import started
 
 from edgenet.remote.ssh import COMMAND_VARIABLE
 
-HOST_ONLY = {"torch", "onnx", "jax", "safetensors", "openvino", "onnxruntime"}
+HOST_ONLY = {"torch", "onnx", "jax", "pydantic", "safetensors", "openvino", "onnxruntime"}
 LARGEST_BYTES = 210_000_000
 """Unpacked, with LiteRT."""
 
