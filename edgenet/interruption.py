@@ -10,6 +10,7 @@ Must stay without imports of ours or of others: it is set up before anything els
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -74,6 +75,31 @@ def ends_well() -> Iterator[Callable[[], bool]]:
         yield lambda: wished
     finally:
         restore()
+
+
+@contextmanager
+def passed_on(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` in place of raising `KeyboardInterrupt`, for the first SIGINT within the block.
+
+    So nothing of what is being read or written there gets lost. The next one raises.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield  # nothing would be raised here
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        try:
+            before(number, frame)
+        except KeyboardInterrupt:
+            tell()
+
+    signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupt(_signal: int, frame: FrameType | None) -> None:

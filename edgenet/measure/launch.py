@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgenet import interruption
 from edgenet.errors import RuntimeRefused
 from edgenet.measure.timing import Paced, Rules, WarmUp
 from edgenet.runtimes import OperatorReport, OperatorTime, OperatorTimes
@@ -67,7 +69,6 @@ class Launch:
         }
         self._replies, child_end = os.pipe()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        self._pending = bytearray()
         self.interrupted = False
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "edgenet.measure.launched", str(child_end)],
@@ -159,18 +160,16 @@ class Launch:
         self._errors.close()
 
     def _ask(self, what: str, *, partial: bool = False, **arguments: Any) -> dict[str, Any]:
-        """Return the child's answer; Ctrl-C ends one that may be partial instead of us."""
+        """Return the child's answer; Ctrl-C ends one that may be partial instead of us.
+
+        The child gives what it has then; a second Ctrl-C does not wait for that.
+        """
         assert self._process.stdin is not None
+        request = json.dumps({"do": what, **arguments}).encode() + b"\n"
         try:
-            self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
-            line = self._reply()
-        except KeyboardInterrupt:
-            if not partial:
-                raise
-            # The child gives what it has; a second Ctrl-C does not wait for that.
-            self.interrupted = True
-            self._process.send_signal(signal.SIGINT)
-            line = self._reply()
+            with interruption.passed_on(self._interrupt) if partial else nullcontext():
+                self._process.stdin.write(request)
+                line = self._reply()
         except BrokenPipeError:
             raise self._died(what) from None
         if line is None:
@@ -180,16 +179,18 @@ class Launch:
             raise RuntimeRefused(answer["error"])
         return answer
 
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self._process.send_signal(signal.SIGINT)
+
     def _reply(self) -> bytes | None:
         """Return one line, None where the process has ended without it."""
-        while b"\n" not in self._pending:
-            # Kept in our own buffer: a signal must not lose the half of a line.
+        line = bytearray()
+        while not line.endswith(b"\n"):
             chunk = os.read(self._replies, 1 << 20)
             if not chunk:
                 return None
-            self._pending += chunk
-        line, _, rest = self._pending.partition(b"\n")
-        self._pending = rest
+            line += chunk
         return bytes(line)
 
     def _died(self, what: str) -> RuntimeRefused:

@@ -120,16 +120,17 @@ def back_to_back(
 ) -> Sequence[int]:
     """Return the duration of each run in ns, one begun as soon as the last has ended.
 
-    It ends after `runs` and `seconds`, whichever is later, or after `MOST_RUNS`.
+    It ends after `runs` and `seconds`, whichever is later, or after `MOST_RUNS`; where it is
+    `stopped`, after one run at the earliest.
     """
     samples = array("q")  # 8 bytes a run: a list of numbers would show in the peak of memory
     until = now() + int(seconds * 1e9)
-    while not stopped() and len(samples) < MOST_RUNS:
+    while len(samples) < MOST_RUNS:
         began = now()
         run()
         ended = now()
         samples.append(ended - began)
-        if ended >= until and len(samples) >= runs:
+        if stopped() or (ended >= until and len(samples) >= runs):
             break
     return samples
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from threading import Timer
@@ -344,6 +345,26 @@ def test_ctrl_c_within_a_block(small_bundle):
         plan = replace(SHORT, rounds=10_000)
         with pytest.raises(KeyboardInterrupt):
             take_turns([base, new], plan, random.Random(0), threads=1)
+
+
+def test_ctrl_c_between_the_words_of_a_block(small_bundle):
+    """Blocks of one run: it mostly comes while a request or an answer is on its way."""
+    (artifact,) = side(small_bundle).artifacts
+    with (
+        shown_images(small_bundle) as (images, _),
+        Launch("null", small_bundle.path(artifact), threads=1, images=images) as launch,
+    ):
+        launch.open()
+        watchdog = Timer(60.0, launch.close)  # an answer that never comes would be waited for
+        watchdog.start()
+        for number in range(100):
+            launch.interrupted = False
+            Timer(0.002 + 0.00013 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with suppress(KeyboardInterrupt):
+                while not launch.interrupted:
+                    assert len(launch.block(runs=1, seconds=0).samples_ns) >= 1
+        assert watchdog.is_alive()
+        watchdog.cancel()
 
 
 def in_launches(comparison, launches):
