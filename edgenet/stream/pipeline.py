@@ -9,13 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edgenet.measure.classify import best_guesses
 from edgenet.preprocess import Preprocessing, UInt8Array, prepare_bgr
 from edgenet.runtimes import Session
 from edgenet.stream.frame import Frame
 from edgenet.stream.result import Result, StageTimes
-
-GUESSES = 5
 
 
 class Pipeline:
@@ -46,16 +43,18 @@ class Pipeline:
         prepared = self._now()
         logits = self._session.run(image)["logits"][0]
         inferred = self._now()
-        guesses = best_guesses(logits, self._labels, count=min(GUESSES, len(self._labels)))
+        best = int(logits.argmax())
+        labelled = self._now()
         return Result(
             frame=frame,
             image=image,
             logits=logits,
-            guesses=guesses,
+            best=best,
+            labels=self._labels,
             stages=StageTimes(
                 wait_ns=taken_ns - frame.arrived_ns,
                 preprocess_ns=prepared - began,
                 infer_ns=inferred - prepared,
             ),
-            labelled_ns=self._now(),
+            labelled_ns=labelled,
         )

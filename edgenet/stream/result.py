@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from edgenet.measure.classify import Guess
+from edgenet.measure.classify import Guess, best_guesses
 from edgenet.runtimes import Float32Array
 from edgenet.stream.frame import Clock, Frame, UInt8Array
+
+GUESSES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +32,10 @@ class Result:
     """(1, R, R, 3) uint8 RGB: what the network saw of it."""
     logits: Float32Array
     """(classes,)."""
-    guesses: tuple[Guess, ...]
-    """The five best, best first."""
+    best: int
+    """Index of the largest."""
+    labels: Sequence[str]
+    """Name of each class."""
     stages: StageTimes
     labelled_ns: int
     """Of `time.monotonic_ns`, when the label was known."""
@@ -37,7 +43,12 @@ class Result:
     @property
     def label(self) -> str:
         """Return the best label."""
-        return self.guesses[0].label
+        return self.labels[self.best]
+
+    @cached_property
+    def guesses(self) -> tuple[Guess, ...]:
+        """Return the five best with their probabilities, best first; computed when first asked."""
+        return best_guesses(self.logits, self.labels, count=min(GUESSES, len(self.labels)))
 
     @property
     def age_ms(self) -> float:

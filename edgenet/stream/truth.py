@@ -245,7 +245,7 @@ class Truth:
             return
         self._clock(reading, result)
         if kind == "scored":
-            self._frames_right += result.guesses[0].index in self._accepted[sample_id]
+            self._frames_right += result.best in self._accepted[sample_id]
             self._frames += 1
             self._probabilities += _probabilities(result.logits)
 

@@ -1,8 +1,9 @@
 """Results as a pipeline makes them, and a time that only the test moves."""
 
+import math
+
 import numpy as np
 
-from edgenet.measure.classify import Guess
 from edgenet.stream.frame import Clock, Frame
 from edgenet.stream.result import Result, StageTimes
 
@@ -38,17 +39,20 @@ def make_result(
     label="cat", probability=0.9, *, frame=None, labelled_ns=None, index=None, **stages
 ):
     frame = frame or make_frame()
+    index = sum(map(ord, label)) % 997 if index is None else index
+    # So many others that none of them is more likely, behind it as it comes first of equals.
+    count = max(1, math.ceil((1 - probability) / probability))
+    others = [index + 1 + number for number in range(count)]
+    logits = np.full(others[-1] + 1, -np.inf, np.float32)
+    logits[index] = np.log(probability)
+    if probability < 1:
+        logits[others] = np.log((1 - probability) / len(others))
     return Result(
         frame=frame,
         image=np.zeros((1, 8, 8, 3), np.uint8),
-        logits=np.array([probability, 1 - probability], np.float32),
-        guesses=(
-            Guess(
-                index=sum(map(ord, label)) if index is None else index,
-                label=label,
-                probability=probability,
-            ),
-        ),
+        logits=logits,
+        best=index,
+        labels={index: label, **{each: f"other {each}" for each in others}},
         stages=StageTimes(**{"wait_ns": 0, "preprocess_ns": 0, "infer_ns": 0, **stages}),
         labelled_ns=frame.captured_ns if labelled_ns is None else labelled_ns,
     )

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgenet.measure.classify import Guess
 from edgenet.stream.frame import Clock, Delivered, Frame
 from edgenet.stream.result import Result, StageTimes
 from edgenet.stream.status import Percentiles, Stage, Status, Tally
@@ -25,7 +24,8 @@ def result(sequence, *, size=(640, 480), label=None, probability=0.9):
     now = time.monotonic_ns()
     bgr = np.empty((size[1], size[0], 3), np.uint8)
     bgr[:] = COLOURS[name]
-    guesses = [(label or name, probability), *((other, 0.04) for other in names if other != name)]
+    others = [other for other in names if other != name]
+    shares = [probability, *((1 - probability) / len(others) for _ in others)]
     return Result(
         frame=Frame(
             bgr=bgr,
@@ -36,10 +36,9 @@ def result(sequence, *, size=(640, 480), label=None, probability=0.9):
             decode_ns=2_000_000,
         ),
         image=np.zeros((1, 8, 8, 3), np.uint8),
-        logits=np.zeros(3, np.float32),
-        guesses=tuple(
-            Guess(index=i, label=text, probability=share) for i, (text, share) in enumerate(guesses)
-        ),
+        logits=np.log(shares, dtype=np.float32),
+        best=0,
+        labels=[label or name, *others],
         stages=StageTimes(wait_ns=500_000, preprocess_ns=800_000, infer_ns=1_500_000),
         labelled_ns=now,
     )

@@ -12,8 +12,6 @@ from edgenet.data import fashion_mnist
 from edgenet.data.dataset import open_dataset
 from edgenet.data.sample import Dataset, Sample
 from edgenet.errors import BadData
-from edgenet.measure.accuracy import top_indices
-from edgenet.measure.classify import Guess
 from edgenet.preprocess import pixels_sha256, prepare
 from edgenet.stream.frame import Clock, Frame
 from edgenet.stream.marker import (
@@ -89,10 +87,8 @@ def said(logits, labels, *, labelled_ns=NOW_NS):
         ),
         image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=logits,
-        guesses=tuple(
-            Guess(index=index, label=labels[index], probability=0.5)
-            for index in top_indices(logits, 5)
-        ),
+        best=int(logits.argmax()),
+        labels=labels,
         stages=StageTimes(wait_ns=0, preprocess_ns=0, infer_ns=0),
         labelled_ns=labelled_ns,
     )

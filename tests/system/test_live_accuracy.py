@@ -12,8 +12,6 @@ import pytest
 from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.data import fashion_mnist
-from edgenet.measure.accuracy import top_indices
-from edgenet.measure.classify import Guess
 from edgenet.measure.evaluate import evaluate
 from edgenet.preprocess import prepare
 from edgenet.report.truth import truth_text
@@ -43,10 +41,8 @@ def labelled(frame, reading, session, bundle, sequence):
         ),
         image=np.zeros((1, 8, 8, 3), np.uint8),
         logits=logits,
-        guesses=tuple(
-            Guess(index=index, label=bundle.labels[index], probability=0.0)
-            for index in top_indices(logits, 5)
-        ),
+        best=int(logits.argmax()),
+        labels=bundle.labels,
         stages=StageTimes(wait_ns=0, preprocess_ns=0, infer_ns=0),
         labelled_ns=time.monotonic_ns(),
     )

@@ -5,8 +5,8 @@
     python tools/bench/camera.py shadow BUNDLE [--blocks 10] [--seconds 8] [--threads 1]
 
 - cost: 640 x 480 at 30 frames a second, for each float32 and INT8 artefact. Own is from the
-  decoded frame in the slot to its label, less the inference: waiting, preprocessing, the five best
-  labels. Targets for the ImageNet network 1.0-224: at most 15 % of the inference in float32, 0.6 ms
+  decoded frame in the slot to its label, less the inference: waiting, preprocessing, the best
+  class. Targets for the ImageNet network 1.0-224: at most 15 % of the inference in float32, 0.6 ms
   in INT8.
 - soak: the command as a user runs it, with page and events, on a camera of tests/stand_ins that
   stalls, freezes, dies and comes back. Memory may grow by 5 MB after `--settle` seconds; threads
@@ -109,7 +109,7 @@ def cost(bundle: Bundle, seconds: float) -> bool:
         render(
             (
                 *("artefact", "n", "infer p50 ms", "own p50", "own p95", "of infer"),
-                *("slot p50", "preprocess p50", "labels p50", "target"),
+                *("slot p50", "preprocess p50", "label p50", "target"),
             ),
             rows,
         )

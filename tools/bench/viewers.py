@@ -37,8 +37,6 @@ import numpy as np
 
 from edgenet import runtimes
 from edgenet.bundle import Bundle, Precision, load_bundle
-from edgenet.measure.accuracy import top_indices
-from edgenet.measure.classify import Guess
 from edgenet.preprocess import prepare
 from edgenet.stream.frame import Clock, Delivered, Frame
 from edgenet.stream.result import Result, StageTimes
@@ -105,7 +103,7 @@ class Loop:
         image = np.ascontiguousarray(prepare(bgr, self._bundle.preprocessing)[..., ::-1])
         prepared = time.monotonic_ns()
         logits = self._session.run(image)["logits"][0]
-        weights = np.exp(logits - logits.max())
+        best = int(logits.argmax())
         ended = time.monotonic_ns()
         self._sequence += 1
         return Result(
@@ -119,14 +117,8 @@ class Loop:
             ),
             image=image,
             logits=logits,
-            guesses=tuple(
-                Guess(
-                    index=index,
-                    label=self._bundle.labels[index],
-                    probability=float(weights[index] / weights.sum()),
-                )
-                for index in top_indices(logits, 5)
-            ),
+            best=best,
+            labels=self._bundle.labels,
             stages=StageTimes(wait_ns=0, preprocess_ns=prepared - began, infer_ns=ended - prepared),
             labelled_ns=ended,
         )
