@@ -16,6 +16,7 @@ import math
 import os
 import struct
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +164,40 @@ def _prepared(picture: UInt8Array, preprocessing: Preprocessing, narrowing: int)
     """Return (resolution, resolution, 3) from (H, W, 3).
 
     Between them are four channels, the last of no meaning, which `narrowing` of OpenCV's takes off:
-    with three INTER_LINEAR_EXACT takes almost half as long again. What lies right of the centre and
-    below it is not resized at all; above it, where that is possible.
+    with three INTER_LINEAR_EXACT takes almost half as long again.
     """
     picture = _cropped(picture, preprocessing.crop)
+    way = _way(picture.shape[0], picture.shape[1], preprocessing)
+    wide = cv2.cvtColor(_halved(picture[way.needed], way.halvings), cv2.COLOR_BGR2BGRA)
+    if way.factors is not None:
+        fx, fy = way.factors
+        wide = cv2.resize(wide, None, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR_EXACT)
+    return np.asarray(cv2.cvtColor(wide[way.centre], narrowing), np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How pictures of one size become the input."""
+
+    needed: tuple[slice, slice]
+    """Rows and columns that anything is made of."""
+    halvings: int
+    factors: tuple[float, float] | None
+    """Of the last resize, x and y; None where there is none. Those of the whole picture: sizes of
+    the part alone would give others."""
+    centre: tuple[slice, slice]
+    """Rows and columns to keep after it."""
+
+
+@lru_cache(maxsize=64)
+def _way(height: int, width: int, preprocessing: Preprocessing) -> _Way:
+    """Return the way of a (height, width) picture, cropped already.
+
+    What lies right of the centre and below it is not resized at all; above it, where that is
+    possible. A camera asks for the same again and again.
+    """
     resolution = preprocessing.resolution
     shorter = round(resolution / preprocessing.crop_fraction)
-    height, width = picture.shape[:2]
     scale = shorter / min(height, width)
     size = (max(shorter, round(width * scale)), max(shorter, round(height * scale)))
     left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
@@ -180,19 +208,15 @@ def _prepared(picture: UInt8Array, preprocessing: Preprocessing, narrowing: int)
     else:
         rows = slice(0, _first(height, size[1], top + resolution))
     columns = slice(0, _first(width, size[0], left + resolution))
-    needed = picture[rows.start << times : rows.stop << times, : columns.stop << times]
-    wide = cv2.cvtColor(_halved(needed, times), cv2.COLOR_BGR2BGRA)
-    if size != (width, height):
-        # By factors, for those of the part alone would be others.
-        wide = cv2.resize(
-            wide,
-            None,
-            fx=size[0] / width,
-            fy=size[1] / height,
-            interpolation=cv2.INTER_LINEAR_EXACT,
-        )
-    centre = wide[top : top + resolution, left : left + resolution]
-    return np.asarray(cv2.cvtColor(centre, narrowing), np.uint8)
+    return _Way(
+        needed=(
+            slice(rows.start << times, rows.stop << times),
+            slice(columns.start << times, columns.stop << times),
+        ),
+        halvings=times,
+        factors=None if size == (width, height) else (size[0] / width, size[1] / height),
+        centre=(slice(top, top + resolution), slice(left, left + resolution)),
+    )
 
 
 def _cropped(picture: UInt8Array, crop: tuple[int, int, int, int] | None) -> UInt8Array:
