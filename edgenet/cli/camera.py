@@ -22,6 +22,7 @@ from edgenet.cli.options import (
     JsonOption,
     RecordOption,
     TargetOption,
+    finite,
     precisions,
     runtime_names,
     split,
@@ -119,7 +120,12 @@ def camera(
     ] = False,
     duration: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="S", help="End after so many seconds. Default: Ctrl-C."),
+        typer.Option(
+            min=0.1,
+            metavar="S",
+            callback=finite,
+            help="End after so many seconds. Default: Ctrl-C.",
+        ),
     ] = None,
     events: Annotated[
         str | None,

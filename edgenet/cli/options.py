@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,13 @@ TargetOption = Annotated[
 ]
 LARGEST_SEED = 2**32 - 1
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def finite(value: float | None) -> float | None:
+    """Return an option's number; raises `typer.BadParameter` for nan, which no range leaves out."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number that can be meant")
+    return value
 
 
 def split(values: list[str] | None) -> tuple[str, ...]:

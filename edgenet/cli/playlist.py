@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgenet.cli.options import LARGEST_SEED
+from edgenet.cli.options import LARGEST_SEED, finite
 from edgenet.cli.output import warn
 from edgenet.errors import UsageError
 from edgenet.wording import counted
@@ -67,10 +67,14 @@ def playlist(
         ),
     ] = LISTEN,
     seconds: Annotated[
-        float, typer.Option(min=0.01, max=3600, metavar="S", help="To show each picture for.")
+        float,
+        typer.Option(
+            min=0.01, max=3600, metavar="S", callback=finite, help="To show each picture for."
+        ),
     ] = 1.0,
     fps: Annotated[
-        float, typer.Option(min=1, max=240, metavar="N", help="Frames a second.")
+        float,
+        typer.Option(min=1, max=240, metavar="N", callback=finite, help="Frames a second."),
     ] = 30.0,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Of the frames, the marker's bands included.")

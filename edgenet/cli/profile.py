@@ -18,6 +18,7 @@ from edgenet.cli.options import (
     PrecisionOption,
     RecordOption,
     TargetOption,
+    finite,
     precisions,
     runtime_names,
     split,
@@ -85,12 +86,17 @@ def profile(
         list[str] | None, typer.Option(metavar="N,M", help="Numbers of threads. Default: 1.")
     ] = None,
     paced: Annotated[
-        float, typer.Option(min=0.1, max=1000, metavar="FPS", help="Rate of the camera.")
+        float,
+        typer.Option(min=0.1, max=1000, metavar="FPS", callback=finite, help="Rate of the camera."),
     ] = 30.0,
     duration: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=3600, metavar="S", help="Seconds of each kind of load. Default: 10."
+            min=0.1,
+            max=3600,
+            metavar="S",
+            callback=finite,
+            help="Seconds of each kind of load. Default: 10.",
         ),
     ] = None,
     soak: Annotated[

@@ -493,6 +493,8 @@ CASES = [
     (f"camera bundle {S} --clock-offset 3", 2, "give --truth too"),
     (f"camera bundle {S} --truth fashion-mnist --clock-offset nan", 2, "give milliseconds"),
     (f"camera bundle {S} --truth fashion-mnist --clock-offset inf", 2, "give milliseconds"),
+    (f"camera bundle {S} --duration nan", 2, "--duration"),
+    (f"camera bundle {S} --duration inf", 2, "--duration"),
     (f"camera bundle {S} -o bundle", 2, "is a folder"),
     (f"camera bundle {S} --shadow --runtime null", 1, "null runtime computes nothing"),
     # Wrong words are told whether there is a camera or not.

@@ -31,6 +31,7 @@ BAD = [
     ("playlist fashion-mnist -o x.mp4 --size 642x480", 2, "multiples of 4"),
     ("playlist fashion-mnist -o x.mp4 --seconds 0.1", 2, "3 frames a picture"),
     ("playlist fashion-mnist -o x.mp4 --seconds 0", 2, "'--seconds'"),
+    ("playlist fashion-mnist -o x.mp4 --seconds nan", 2, "'--seconds'"),
     ("playlist fashion-mnist -o x.mp4 --fps 500", 2, "'--fps'"),
     ("playlist fashion-mnist --serve mjpeg --listen 127.0.0.1", 2, "--listen .* write HOST:PORT"),
     ("playlist fashion-mnist --serve mjpeg --listen 127.0.0.1:70000", 2, "a port is 0 to 65535"),

@@ -170,6 +170,8 @@ CASES = [
     (["--soak", "1"], 2, "--soak"),
     (["--duration", "0"], 2, "--duration"),
     (["--duration", "inf"], 2, "--duration"),
+    (["--duration", "nan"], 2, "--duration"),
+    (["--paced", "nan"], 2, "--paced"),
     (["--runtime", "tensorflow"], 2, "unknown runtime 'tensorflow'"),
     (["--runtime", "openvino", "--precision", "int4"], 2, "unknown precision 'int4'"),
     (["--data", "nowhere"], 2, "no data at 'nowhere'"),
