@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import math
 import os
 import socket
 import sys
@@ -166,7 +165,9 @@ def camera(
     clock_offset: Annotated[
         float | None,
         typer.Option(
-            metavar="MS", help="What the clock of the playlist's machine shows more than this one."
+            metavar="MS",
+            callback=finite,
+            help="What the clock of the playlist's machine shows more than this one.",
         ),
     ] = None,
     shadow: Annotated[
@@ -235,8 +236,6 @@ def camera(
             raise UsageError("--token-file is for the page, and --view off has none; leave out one")
         if clock_offset is not None and truth is None:
             raise UsageError("--clock-offset is of a playlist's machine: give --truth too")
-        if clock_offset is not None and not math.isfinite(clock_offset):
-            raise UsageError(f"--clock-offset {clock_offset}: give milliseconds, such as -12.5")
         from edgenet.board.detect import detect
         from edgenet.board.machine import Machine
         from edgenet.board.target import load_target

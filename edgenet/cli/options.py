@@ -50,9 +50,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 def finite(value: float | None) -> float | None:
-    """Return an option's number; raises `typer.BadParameter` for nan, which no range leaves out."""
+    """Return an option's number; raises `typer.BadParameter` for inf and nan.
+
+    A range leaves out no nan, and one without an upper end no inf.
+    """
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number that can be meant")
+        raise typer.BadParameter(f"{value} is no number to go by")
     return value
 
 

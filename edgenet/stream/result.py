@@ -33,7 +33,7 @@ class Result:
     logits: Float32Array
     """(classes,)."""
     best: int
-    """Index of the largest."""
+    """Index of the largest: found before `labelled_ns`, which the rest need not wait for."""
     labels: Sequence[str]
     """Name of each class."""
     stages: StageTimes
