@@ -552,32 +552,33 @@ def _windows(file: File, op: FullyConnected, affine: Affine) -> None:
     reads = file.quantized.tensors[op.input]
     bias_scale = np.float32(reads.scale) * layer.scale
     found = windows(affine)
-    first, second = (
-        np.rint(shift / bias_scale.astype(np.float64)).astype(np.int64) for shift in found.shifts
+    first, distance = (
+        np.rint(shift / bias_scale.astype(np.float64)).astype(np.int64)
+        for shift in (found.shifts[0], found.shifts[1] - found.shifts[0])
     )
-    more = columns(first - second, reads)
-    nothing = np.full_like(more.inputs, reads.zero_point - 128)
+    more = columns(-distance, reads)
+    count = len(more.inputs)
     source = file.tensor(op.input, INT8)
     form = file.tensors[source].quantization
     parts = [
         part
-        for number, values in enumerate((nothing, more.inputs))
+        for number, values in enumerate(more.inputs)
         for part in (source, file.add_constant(f"{op.name}/window{number}", values[None], form))
     ]
-    width = op.weight.shape[1] + len(more.inputs)
-    row = file.add_tensor(f"{op.name}/row", INT8, (1, 2 * width), form)
+    width = op.weight.shape[1] + more.inputs.shape[1]
+    row = file.add_tensor(f"{op.name}/row", INT8, (1, count * width), form)
     file.add_operator(
         tfl.BuiltinOperator.CONCATENATION, parts, row, tfl.ConcatenationOptionsT(axis=1)
     )
-    rows = file.add_tensor(f"{op.name}/rows", INT8, (2, width), form)
-    shape = np.array((2, width), np.int32)
+    rows = file.add_tensor(f"{op.name}/rows", INT8, (count, width), form)
+    shape = np.array((count, width), np.int32)
     file.add_operator(
         tfl.BuiltinOperator.RESHAPE,
         [row, file.add_constant(f"{op.name}/rows/shape", shape)],
         rows,
         tfl.ReshapeOptionsT(newShape=shape),
     )
-    outputs = (2, op.weight.shape[0])
+    outputs = (count, op.weight.shape[0])
     name = f"{op.name}/windows"
     products = file.add_tensor(f"{name}/int8", INT8, outputs, per_tensor(found.affine, INT8))
     file.add_operator(

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from edgenet.graph import Affine
 
-WINDOWS = 2
+WINDOWS = 4
 COLUMNS = 32
-"""Inputs that take the shift off, at most: 31 of the largest value and one of 1."""
+"""Inputs that take the shifts off, at most: 31 of the largest value and one of 1."""
 LARGEST_WEIGHT = 127
 REACH = 1.25
 """What they cover together, in ranges of the 8 bits that they stand for: images vary."""
@@ -33,7 +33,8 @@ class Windows:
     affine: Affine
     """The same for all."""
     shifts: tuple[float, ...]
-    """What each takes off the output first, so that the sum of all is the output again."""
+    """What each takes off the output first, so that the sum of all is the output again; they lie as
+    far apart as a window is wide."""
 
 
 def windows(affine: Affine) -> Windows:
@@ -53,10 +54,10 @@ def windows(affine: Affine) -> Windows:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
-    """Inputs and weights that take one window's shift off the sums of a layer."""
+    """Inputs and weights that take each window's shift off the sums of a layer."""
 
     inputs: npt.NDArray[np.int8]
-    """(columns,), in the affine of the layer's own inputs."""
+    """(rows, columns), in the affine of the layer's own inputs; nothing in the first row."""
     weights: npt.NDArray[np.int8]
     """(outputs, columns)."""
 
@@ -68,25 +69,33 @@ def least_weight_scale(output: Affine, source: Affine) -> float:
     with next to no weights come near: rounding those more coarsely costs less than a step.
     """
     distance = 255 * windows(output).affine.scale
-    return distance / source.scale / ((COLUMNS - 1) * LARGEST_WEIGHT * abs(_far(source)))
+    return distance / source.scale / ((COLUMNS - 1) * LARGEST_WEIGHT * abs(_unit(source)))
 
 
 def columns(steps: npt.NDArray[np.int64], source: Affine) -> Columns:
-    """Return what adds `steps` (outputs,) to the integer sums of a layer."""
-    far = _far(source)
-    coarse = np.rint(steps / far).astype(np.int64)
+    """Return what adds `steps` (outputs,) to the integer sums of a layer, once more in each row."""
+    unit = _unit(source)
+    coarse = np.rint(steps / unit).astype(np.int64)
     count = max(-(-int(np.abs(coarse).max()) // LARGEST_WEIGHT), 1)
     assert count < COLUMNS
     # As equal as whole numbers can be: together they are `coarse`.
     shares = [coarse * (n + 1) // count - coarse * n // count for n in range(count)]
-    sign = 1 if far > 0 else -1
-    values = np.array([far] * count + [sign], np.int64)
+    sign = 1 if unit > 0 else -1
+    values = np.outer(np.arange(WINDOWS), [unit] * count + [sign])
     return Columns(
         inputs=(values + source.zero_point - 128).astype(np.int8),
-        weights=np.stack([*shares, (steps - coarse * far) * sign], axis=1).astype(np.int8),
+        weights=np.stack([*shares, (steps - coarse * unit) * sign], axis=1).astype(np.int8),
     )
 
 
-def _far(source: Affine) -> int:
-    """Return the value, in steps, that is furthest from zero among a tensor's bytes."""
-    return 255 - source.zero_point if source.zero_point < 128 else -source.zero_point
+def _unit(source: Affine) -> int:
+    """Return the value, in steps, of which a tensor's bytes hold the most that the last row asks.
+
+    It is furthest from zero on the longer side of the zero point.
+    """
+    last = WINDOWS - 1
+    return (
+        (255 - source.zero_point) // last
+        if source.zero_point < 128
+        else -(source.zero_point // last)
+    )

@@ -243,7 +243,7 @@ def test_the_document_has_what_tflite_holds_instead_of_sums(int8_bundle):
     interpreter.allocate_tensors()
     held = {tensor["name"]: tensor["quantization"] for tensor in interpreter.get_tensor_details()}
     assert told["held_in"] == "float32"
-    assert len(told["windows"]["shifts"]) == 2
+    assert len(told["windows"]["shifts"]) == 4
     scale, zero_point = held["fc/windows/int8"]
     assert (scale, zero_point + 128) == (told["windows"]["scale"], told["windows"]["zero_point"])
     assert "less 128" in document["conventions"]["zero_point"]

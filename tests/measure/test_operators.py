@@ -38,7 +38,7 @@ def test_a_float_model_computes_in_float(small_bundle):
 
 
 def test_full_integer_computes_in_int8(full_integer):
-    """But for LiteRT's logits, which are the sum of two rows; that one is named."""
+    """But for LiteRT's logits, which are the sum of several rows; that one is named."""
     reports = by_label(full_integer)
     assert dict(reports["onnxruntime int8"].by_precision) == {"int8": LAYERS}
     assert dict(reports["openvino int8"].by_precision) == {"int8": LAYERS}
