@@ -93,10 +93,13 @@ class Measured:
     warm_up: WarmUp
     memory: Memory
     back_to_back_ns: Sequence[int]
+    waited_share: float | None
+    """Of the time back to back, for how much of it the threads, added up, were ready to run and
+    others had the processor; None where the kernel does not count that."""
     paced: Paced | None
     """None when it was interrupted before."""
     soak: tuple[Paced, ...]
-    """Minute by minute, whole ones only."""
+    """Minute by minute; the last is no whole one where it was interrupted."""
     before: State
     during: tuple[State, ...]
     after: State
@@ -291,7 +294,7 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         opened = launch.open()
         warm_up, peak = launch.warm_up(plan.rules)
         started_ns = time.monotonic_ns()
-        samples = launch.back_to_back(runs=plan.rules.runs, seconds=plan.rules.seconds)
+        block = launch.block(runs=plan.rules.runs, seconds=plan.rules.seconds)
         ended_ns = time.monotonic_ns()
         paced = None
         if not launch.interrupted:
@@ -307,7 +310,8 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         opened=opened,
         warm_up=warm_up,
         memory=Memory(before_load_bytes=opened.before_load_bytes, peak_bytes=peak),
-        back_to_back_ns=samples,
+        back_to_back_ns=block.samples_ns,
+        waited_share=None if block.waited_ns is None else block.waited_ns / block.elapsed_ns,
         paced=paced,
         soak=soak,
         before=states[0],
@@ -318,7 +322,7 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         if window is None
         else InferenceEnergy(
             window=window,
-            runs=len(samples),
+            runs=len(block.samples_ns),
             idle_w=setting.idle_w,
             source=next(
                 (s.state.power_source for s in sampler.power_samples if s.state.power_source), ""
@@ -330,12 +334,12 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
 
 
 def _soak(launch: Launch, plan: Plan) -> Iterator[Paced]:
-    """Yield whole minutes at the camera's rate, until there are enough or Ctrl-C."""
+    """Yield minutes at the camera's rate until there are enough; Ctrl-C cuts the last one short."""
     for _ in range(plan.soak_minutes):
         if launch.interrupted:
             return
         minute = launch.paced(plan.frames_per_second, runs=1, seconds=SOAK_SECONDS)
-        if not launch.interrupted:
+        if minute.samples_ns:
             yield minute
 
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 
 from edgenet.board.detect import Board
 from edgenet.bundle import Artifact, Bundle
-from edgenet.measure.evaluate import ArtifactResult, Evaluation
+from edgenet.measure.evaluate import NO_REFERENCE, ArtifactResult, Evaluation
 from edgenet.measure.explain import worst
 from edgenet.measure.layer_profile import Layers
 from edgenet.measure.layers import BETWEEN
-from edgenet.measure.profile import InferenceEnergy, Measured, Profile
+from edgenet.measure.profile import InferenceEnergy, Measured, Plan, Profile
 from edgenet.measure.roofline import Bound, Limits
 from edgenet.measure.statistics import summarise
-from edgenet.report.profile_record import saturation
+from edgenet.report.profile_record import saturation, whole_minutes
+from edgenet.report.record import no_accuracy
 from edgenet.report.table import render, size
 
 PARETO = "*"
+WAITED = 0.05
+"""Share of the time without a processor from which on it is remarked."""
+SLOWER_PACED = 1.5
+"""How many times the median back to back that at a camera's rate may be unremarked: between frames
+clocks fall and caches cool; 1.0 to 1.3 were seen on a quiet x86 machine."""
+SLOWER_BACK_TO_BACK = 1.2
+"""The same the other way round, for which nothing harmless speaks."""
+LEAST_UNLIKE_NS = 500_000
+"""Of the slower of the two; below that, waking up is a large part of what is paced."""
 
 
 def profile_text(
@@ -37,7 +48,7 @@ def profile_text(
     answers = {result.artifact: result for result in results}
     parts = [
         _table(profile, answers),
-        "\n".join(_notes(profile, evaluation, board)),
+        "\n".join(_notes(bundle, profile, evaluation, board)),
         "\n".join(_remarks(profile)),
     ]
     if every_layer:
@@ -83,10 +94,15 @@ def _pareto_best(
     measured: Sequence[Measured], answers: Mapping[Artifact, ArtifactResult]
 ) -> list[Measured]:
     """Return those of which none other is faster and at least as right, or as fast and righter."""
-    points = {
-        id(found): (_p50_ms(found), -_rightness(answers[found.artifact]))
+    rightness = {
+        id(found): _rightness(answers[found.artifact])
         for found in measured
         if found.artifact in answers
+    }
+    points = {
+        id(found): (_p50_ms(found), -right)
+        for found in measured
+        if (right := rightness.get(id(found))) is not None
     }
     return [
         found
@@ -101,11 +117,11 @@ def _pareto_best(
     ]
 
 
-def _rightness(result: ArtifactResult) -> float:
-    """Return the accuracy, or without labels the agreement, in percent."""
+def _rightness(result: ArtifactResult) -> float | None:
+    """Return the accuracy, or else the agreement, in percent; None where neither is known."""
     if result.accuracy is not None:
         return result.accuracy.top1.percent
-    return result.agreement.top1.percent if result.agreement else 0.0
+    return result.agreement.top1.percent if result.agreement else None
 
 
 def _back_to_back(found: Measured) -> tuple[str, str, str, str]:
@@ -140,8 +156,11 @@ def _answers(result: ArtifactResult | None) -> tuple[str, str]:
     )
 
 
-def _notes(profile: Profile, evaluation: Evaluation | str, board: Board) -> Iterator[str]:
-    if not isinstance(evaluation, str):
+def _notes(
+    bundle: Bundle, profile: Profile, evaluation: Evaluation | str, board: Board
+) -> Iterator[str]:
+    results = () if isinstance(evaluation, str) else evaluation.results
+    if any(_rightness(result) is not None for result in results):
         yield f"{PARETO} none other is both as fast and as right"
     if profile.plan.quick:
         yield "quick: too few runs for figures that are published"
@@ -151,12 +170,7 @@ def _notes(profile: Profile, evaluation: Evaluation | str, board: Board) -> Iter
         ": EMULATED, so no time here is that of any board" if board.emulated else ""
     )
     yield f"timed on {profile.pictures}; no outlier is dropped, a percentile has ten samples beyond"
-    if isinstance(evaluation, str):
-        yield f"no accuracy or agreement: {evaluation}"
-    else:
-        yield f"answers on {evaluation.dataset}: n = {len(evaluation.pictures)}" + (
-            f", agreement with {evaluation.reference.label}" if evaluation.reference else ""
-        )
+    yield from _worth(bundle, evaluation)
     yield from dict.fromkeys(
         f"{found.artifact.runtime}: {found.opened.version} on {found.opened.device}"
         for found in profile.measured
@@ -165,24 +179,70 @@ def _notes(profile: Profile, evaluation: Evaluation | str, board: Board) -> Iter
         yield f"{artifact.label} not run: {reason}"
 
 
+def _worth(bundle: Bundle, evaluation: Evaluation | str) -> Iterator[str]:
+    """Yield what the answers were judged on, or why that is not known and who knows it."""
+    if isinstance(evaluation, str):
+        yield f"no accuracy or agreement: {evaluation}"
+        return
+    if any(_rightness(result) is not None for result in evaluation.results):
+        yield f"answers on {evaluation.dataset}: n = {len(evaluation.pictures)}" + (
+            f", agreement with {evaluation.reference.label}" if evaluation.reference else ""
+        )
+        return
+    advice = "; give labelled ones with --data" if bundle.model.trained else ""
+    yield f"no accuracy: {no_accuracy(trained=bundle.model.trained)}{advice}"
+    yield f"no agreement: {NO_REFERENCE}"
+    ran = {result.artifact.quantization for result in evaluation.results}
+    for judged in bundle.quantizations:
+        if judged.name in ran and judged.agreement_right is not None:
+            yield (
+                f"{judged.name} when it was converted: top-1 agreed with float on "
+                f"{judged.agreement_right} of {judged.images} {judged.judged_on}; edgenet verify "
+                "tells whether the answers here are the same"
+            )
+
+
 def _remarks(profile: Profile) -> Iterator[str]:
     """Yield what is out of the ordinary, artefact by artefact."""
     for found in profile.measured:
         name = _name(found)
         if not found.warm_up.stable:
             yield f"{name}: did not settle in {found.warm_up.seconds:.0f} s of warm-up"
+        yield from (f"{name}: {words}" for words in _disturbed(found))
         if found.throttled:
             yield f"{name}: the board was throttled; not comparable ({', '.join(_why(found))})"
         if found.paced and found.paced.samples_ns and found.paced.saturated:
             yield f"{name}: {saturation(found.paced)}"
         if isinstance(found.energy, InferenceEnergy):
             yield f"{name}: {_energy(found.energy)}"
-        if len(found.soak) > 1:
-            yield f"{name}: {_soak(found)}"
+        if found.soak:
+            yield f"{name}: {_soak(found, profile.plan)}"
         if isinstance(found.layers, Layers) and found.layers.fallbacks:
             yield f"{name}: {_fallen_back(found.artifact, found.layers)}"
         for problem in found.sensor_problems:
             yield f"{name}: {problem}"
+
+
+def _disturbed(found: Measured) -> Iterator[str]:
+    """Yield signs that the machine did something else meanwhile."""
+    if found.waited_share is not None and found.waited_share > WAITED:
+        yield (
+            f"others had the processor for {found.waited_share:.0%} of the time back to back: "
+            "this is the latency beside them"
+        )
+    if found.paced is None or found.paced.saturated or not found.paced.samples_ns:
+        return
+    alone, paced = median(found.back_to_back_ns), median(found.paced.samples_ns)
+    if max(alone, paced) < LEAST_UNLIKE_NS:
+        return
+    if paced > SLOWER_PACED * alone:
+        why = "clocks fall between frames, or others were at work"
+    elif alone > SLOWER_BACK_TO_BACK * paced:
+        why = "others were at work, or it was slowed down; measure again"
+    else:
+        return
+    rate = f"{found.paced.frames_per_second:g}/s"
+    yield f"p50 {alone / 1e6:.3g} ms back to back and {paced / 1e6:.3g} ms at {rate}: {why}"
 
 
 def _fallen_back(artifact: Artifact, layers: Layers) -> str:
@@ -215,12 +275,21 @@ def _energy(found: InferenceEnergy) -> str:
     return f"{text}; of {found.source}"
 
 
-def _soak(found: Measured) -> str:
-    first, last = (summarise(minute.samples_ns) for minute in (found.soak[0], found.soak[-1]))
-    ratio = f" ({last.p50 / first.p50:.3f} times)" if first.p50 and last.p50 else ""
+def _soak(found: Measured, plan: Plan) -> str:
+    first, last = found.soak[0], found.soak[-1]
+    asked = plan.soak_minutes
+    head = f"soak of {asked} minutes"
+    if whole_minutes(found, plan) < asked:
+        frames = sum(len(minute.samples_ns) + minute.missed for minute in found.soak)
+        head = f"soak stopped after {frames / plan.frames_per_second / 60:.1f} of {asked} minutes"
+    early, late = summarise(first.samples_ns), summarise(last.samples_ns)
+    if len(found.soak) < 2:
+        return f"{head}: p50 {_ms(early.p50)} ms, p95 {_ms(early.p95)} ms; no second to compare"
+    ratio = f" ({late.p50 / early.p50:.3f} times)" if early.p50 and late.p50 else ""
+    missed = f"; {first.missed} and {last.missed} frames missed" if last.missed else ""
     return (
-        f"soak of {len(found.soak)} minutes: p50 {_ms(first.p50)} ms in the first, "
-        f"{_ms(last.p50)} ms in the last{ratio}; p95 {_ms(first.p95)} and {_ms(last.p95)} ms"
+        f"{head}: p50 {_ms(early.p50)} ms in the first, {_ms(late.p50)} ms in the last{ratio}; "
+        f"p95 {_ms(early.p95)} and {_ms(late.p95)} ms{missed}"
     )
 
 

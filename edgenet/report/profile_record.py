@@ -21,6 +21,7 @@ from edgenet.measure.timing import Paced
 from edgenet.report.doctor import board_document, state_document
 from edgenet.report.record import (
     SCHEMA_VERSION,
+    TOO_FEW_BEYOND,
     answer_fields,
     data_fields,
     no_answer_fields,
@@ -101,10 +102,12 @@ def _record(profile: Profile, measured: Measured) -> dict[str, Any]:
             "first_inference": [measured.opened.first_inference_ns],
             "inference": list(measured.back_to_back_ns),
             **({"paced_inference": list(paced.samples_ns)} if paced and paced.samples_ns else {}),
+            **_soak_samples(measured.soak),
         },
+        **_waited(measured.waited_share),
         "paced": None if paced is None else _paced(paced),
         **({} if paced else {"paced_reason": INTERRUPTED}),
-        **_soak(measured.soak, profile.plan),
+        **_soak(measured, profile.plan),
         "memory": {
             "peak_rss_bytes": measured.memory.peak_bytes,
             "before_load_bytes": measured.memory.before_load_bytes,
@@ -165,19 +168,55 @@ def _paced(paced: Paced) -> dict[str, Any]:
     }
 
 
-def _soak(soak: Sequence[Paced], plan: Plan) -> dict[str, Any]:
-    if len(soak) < 2:
+def _waited(share: float | None) -> dict[str, Any]:
+    if share is None:
+        return unknown("waited_share", "the kernel does not count it")
+    return {"waited_share": share}
+
+
+def _soak(measured: Measured, plan: Plan) -> dict[str, Any]:
+    minutes = measured.soak
+    if not minutes:
         return unknown("soak", INTERRUPTED if plan.soak_minutes else NO_SOAK)
-    first, last = (summarise(minute.samples_ns) for minute in (soak[0], soak[-1]))
+    first, last = (summarise(minute.samples_ns) for minute in (minutes[0], minutes[-1]))
     return {
         "soak": {
-            "minutes": len(soak),
+            "minutes": whole_minutes(measured, plan),
+            "asked_minutes": plan.soak_minutes,
             "first_minute": summary_fields(first),
             "last_minute": summary_fields(last),
-            "p50_ratio": last.p50 / first.p50 if last.p50 and first.p50 else None,
-            "p95_ratio": last.p95 / first.p95 if last.p95 and first.p95 else None,
+            **_ratio("p50_ratio", minutes, last.p50, first.p50),
+            **_ratio("p95_ratio", minutes, last.p95, first.p95),
+            "by_minute": [
+                {
+                    **summary_fields(summarise(minute.samples_ns)),
+                    "missed": minute.missed,
+                    "saturated": minute.saturated,
+                }
+                for minute in minutes
+            ],
         }
     }
+
+
+def whole_minutes(measured: Measured, plan: Plan) -> int:
+    """Return how many minutes of a soak went to their end."""
+    begun = len(measured.soak)
+    return begun if measured.complete or not begun else min(begun, plan.soak_minutes) - 1
+
+
+def _ratio(
+    name: str, minutes: Sequence[Paced], last: float | None, first: float | None
+) -> dict[str, Any]:
+    if len(minutes) < 2:
+        return unknown(name, "there is no second minute")
+    return {name: last / first} if last and first else unknown(name, TOO_FEW_BEYOND)
+
+
+def _soak_samples(soak: Sequence[Paced]) -> dict[str, Any]:
+    """Return the samples of the minutes that are set against each other."""
+    ends = {"soak_first_minute": soak[:1], "soak_last_minute": soak[1:][-1:]}
+    return {name: list(minute.samples_ns) for name, found in ends.items() for minute in found}
 
 
 def _throttled(measured: Measured) -> dict[str, Any]:

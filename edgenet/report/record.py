@@ -23,7 +23,7 @@ from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import NO_REFERENCE, ArtifactResult, Evaluation
 from edgenet.measure.statistics import BEYOND, PairedDifference, Summary
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 NO_NAME = re.compile(r"[^\w.@-]")
 """What of a host's name does not go into that of a file."""
 NOT_TIMED = "evaluate does not time; edgenet profile does"
@@ -159,9 +159,7 @@ def no_answer_fields(reason: str) -> dict[str, Any]:
 
 def _accuracy(result: ArtifactResult, *, trained: bool) -> dict[str, Any]:
     if result.accuracy is None:
-        return unknown(
-            "accuracy", "the pictures have no labels" if trained else "the weights are random"
-        )
+        return unknown("accuracy", no_accuracy(trained=trained))
     return {
         "accuracy": {
             "top1": proportion_fields(result.accuracy.top1),
@@ -169,6 +167,11 @@ def _accuracy(result: ArtifactResult, *, trained: bool) -> dict[str, Any]:
             "n": result.accuracy.top1.n,
         }
     }
+
+
+def no_accuracy(*, trained: bool) -> str:
+    """Return why there is no accuracy."""
+    return "the pictures have no labels" if trained else "the weights are random"
 
 
 def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str, Any]:

@@ -224,6 +224,25 @@ def test_ctrl_c_keeps_what_was_measured(small_bundle, tmp_path):
     assert read_document(record).records[0].complete is False
 
 
+def test_ctrl_c_in_a_soak_keeps_the_minute_begun(small_bundle, tmp_path):
+    record = tmp_path / "record.json"
+    child = start(
+        *(small_bundle.root, "--runtime", "litert", "--precision", "float32", "-o", record),
+        *("--layers", "off", *QUICK, "--paced", "100", "--soak", "2"),
+    )
+    threading.Timer(15, child.send_signal, [signal.SIGINT]).start()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "litert float32, 1 thread: soak stopped after 0." in out
+    document = json.loads(record.read_text())
+    (found,) = document["records"]
+    assert found["complete"] is False
+    assert found["soak"]["minutes"] == 0
+    assert found["soak"]["first_minute"]["n"] == len(found["samples_ns"]["soak_first_minute"]) > 100
+    assert list(nulls_without_a_reason(document)) == []
+    assert read_document(record).records[0].complete is False
+
+
 def test_ctrl_c_keeps_the_artefacts_that_were_done(small_bundle, tmp_path):
     record = tmp_path / "record.json"
     child = start(
