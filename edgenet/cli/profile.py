@@ -174,7 +174,7 @@ def profile(
     board = detect(machine, None if target is None else load_target(target))
     with StepProgress() as progress:
         result = measure.profile(
-            found, artifacts, plan, machine=machine, target=board.target, step=progress.step
+            found, artifacts, plan, machine=machine, board=board, step=progress.step
         )
         result, answers, problem = _with_answers(found, result, dataset, progress)
     document = profile_document(found, result, answers, board=board, command=command)

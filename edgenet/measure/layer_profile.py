@@ -11,7 +11,7 @@ from edgenet.measure.layers import LayerTimes, fallbacks, fold
 from edgenet.measure.peaks import Peaks
 from edgenet.measure.roofline import Limits, limits
 
-NO_PEAK = "interrupted before the peak was measured"
+NOT_YET = "the machine's peak is not known yet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ def profile_layers(
         times=times,
         int8_layers=int8_layers,
         fallbacks=fallbacks(times, int8_layers),
-        limits=NO_PEAK,
+        limits=NOT_YET,
     )
 
 

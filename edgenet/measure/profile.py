@@ -16,6 +16,7 @@ from statistics import median
 
 import numpy as np
 
+from edgenet.board.detect import Board
 from edgenet.board.machine import Machine
 from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
 from edgenet.board.sensors import power_sensors
@@ -43,6 +44,8 @@ INTERRUPTED = "interrupted"
 NOTHING_COMPUTED = "nothing is computed"
 NO_LAYERS = "not asked for"
 UNKNOWN_LAYERS = "the manifest, older than 1.2, does not name the layers; convert the model again"
+NO_PEAK = "interrupted before the peak was measured"
+EMULATED = "an emulated machine's peak is that of nothing"
 NO_STATE = State(unknown=dict.fromkeys(READINGS, "no reading of the sensors ended in time"))
 
 
@@ -139,7 +142,7 @@ def profile(
     plan: Plan,
     *,
     machine: Machine,
-    target: Target,
+    board: Board,
     step: Step,
 ) -> Profile:
     """Return the profile of `artifacts` by `plan`, whole or as far as Ctrl-C let it come.
@@ -153,8 +156,12 @@ def profile(
             plan=plan,
             images=images,
             machine=machine,
-            target=target,
-            idle_w=_idle_power(machine, target),
+            target=board.target,
+            limited=plan.layers
+            and bool(bundle.layers)
+            and not board.emulated
+            and any(each.runtime != NULL for each in artifacts),
+            idle_w=_idle_power(machine, board.target),
         )
         try:
             for threads in plan.threads:
@@ -169,7 +176,10 @@ def profile(
     return Profile(
         plan=plan,
         pictures=pictures,
-        measured=tuple(_with_limits(each, bundle, outcome.peaks) for each in outcome.measured),
+        measured=tuple(
+            _with_limits(each, bundle, outcome.peaks, emulated=board.emulated)
+            for each in outcome.measured
+        ),
         not_run=tuple(outcome.not_run.items()),
         peaks=tuple(outcome.peaks.values()),
         idle_w=setting.idle_w,
@@ -203,6 +213,8 @@ class _Setting:
     images: Path
     machine: Machine
     target: Target
+    limited: bool
+    """Whether layers are held against the machine's peak; an emulated machine has none."""
     idle_w: float | None
 
 
@@ -249,18 +261,13 @@ def _measure_all(
     outcome: _Outcome, setting: _Setting, artifacts: Sequence[Artifact], threads: int, step: Step
 ) -> None:
     """Measure every artefact, and the machine's peak before and after: its best moment counts."""
-    limited = (
-        setting.plan.layers
-        and setting.bundle.layers
-        and any(each.runtime != NULL for each in artifacts)
-    )
-    if limited:
+    if setting.limited:
         outcome.peaks[threads] = _peaks(threads, step)
     for artifact in artifacts:
         done = step(f"{artifact.label}, {_threads(threads)}")
         _try(outcome, setting, artifact, threads)
         done()
-    if limited:
+    if setting.limited:
         outcome.peaks[threads] = outcome.peaks[threads].or_better(_peaks(threads, step))
 
 
@@ -362,10 +369,15 @@ def _layers(setting: _Setting, measured: Measured) -> Layers | str:
         return INTERRUPTED
 
 
-def _with_limits(measured: Measured, bundle: Bundle, peaks: Mapping[int, Peaks]) -> Measured:
+def _with_limits(
+    measured: Measured, bundle: Bundle, peaks: Mapping[int, Peaks], *, emulated: bool
+) -> Measured:
     """Return `measured` with its layers held against the peaks, where there are both."""
-    if isinstance(measured.layers, str) or measured.threads not in peaks:
+    if isinstance(measured.layers, str):
         return measured
+    if measured.threads not in peaks:
+        reason = EMULATED if emulated else NO_PEAK
+        return replace(measured, layers=replace(measured.layers, limits=reason))
     inference_ms = median(measured.back_to_back_ns) / 1e6
     layers = with_limits(measured.layers, inference_ms, bundle, peaks[measured.threads])
     return replace(measured, layers=layers)
