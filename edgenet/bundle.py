@@ -32,7 +32,7 @@ PART, PART_VERSION = "part.json", "1.0"
 """Beside the manifest of a bundle that was deployed: which of its files are left out there."""
 LABELS = "labels.txt"
 QUANTIZATION = "quantization.json"
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 DECIBEL, POINTS = "dB", "points"
 """Units of limits for the loss: of the logits' SQNR, of top-1 accuracy in percent."""
 AGAIN = "copy the bundle again or convert again"
@@ -210,12 +210,14 @@ class GoldenFiles:
     images: tuple[str, ...]
     layers: str | None = None
     """What each layer made; None before schema version 1.3 and where no runtime could tell."""
+    reference: str | None = None
+    """What the float reference answered, (pictures, values); None before schema version 1.4."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Return every file of them, for the bundle's list."""
-        layers = () if self.layers is None else (self.layers,)
-        return (self.file, self.logits, *layers, *self.images)
+        further = (path for path in (self.layers, self.reference) if path is not None)
+        return (self.file, self.logits, *further, *self.images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ FOLDER = "golden"
 TABLE = f"{FOLDER}/golden.json"
 LOGITS = f"{FOLDER}/logits.npy"
 LAYERS = f"{FOLDER}/layers.npy"
+REFERENCE = f"{FOLDER}/reference.npy"
 SCHEMA_VERSION = "1.3"
 NO_LAYERS = "the bundle does not hold what each layer made on the host; convert again"
 
@@ -155,6 +156,27 @@ def read_golden(bundle: Bundle) -> GoldenVectors:
         return _parse(table, values, files, bundle.outputs)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, EOFError) as error:
         raise BrokenBundle(f"{path}: holds no golden vectors ({error!r}); {AGAIN}") from None
+
+
+def read_reference(bundle: Bundle) -> Float32Array | None:
+    """Return what the float reference answered to the golden pictures, (pictures, values).
+
+    None where the bundle does not hold it. Raises `BrokenBundle` for what cannot be read.
+    """
+    files = bundle.golden
+    if files is None or files.reference is None:
+        return None
+    path = bundle.root / files.reference
+    wanted = (len(files.images), sum(math.prod(output.shape) for output in bundle.outputs))
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise BrokenBundle(f"{path}: holds no answers ({error!r}); {AGAIN}") from None
+    if values.dtype != np.float32 or values.shape != wanted:
+        raise BrokenBundle(
+            f"{path}: values are {values.dtype} {values.shape}, not float32 {wanted}; {AGAIN}"
+        )
+    return np.asarray(values, np.float32)
 
 
 def read_layer_means(

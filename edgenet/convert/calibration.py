@@ -74,8 +74,19 @@ class CalibrationImages:
 
     def asked(self) -> tuple[int, ...]:
         """Return which images the reference is asked about, from all over the set."""
-        count = min(ASKED, len(self.inputs))
-        return tuple(place * len(self.inputs) // count for place in range(count))
+        return _spread(range(len(self.inputs)))
+
+    def not_calibrated_on(self) -> tuple[int, ...]:
+        """Return as many that were held out, so that INT8 may be judged on them; else `asked`."""
+        if not self._enough:
+            return self.asked()
+        return _spread(range(HELD_OUT - 1, len(self.inputs), HELD_OUT))
+
+
+def _spread(indices: Sequence[int]) -> tuple[int, ...]:
+    """Return `ASKED` of them from all over, or all."""
+    count = min(ASKED, len(indices))
+    return tuple(indices[place * len(indices) // count] for place in range(count))
 
 
 def read_images(

@@ -1,8 +1,8 @@
 """Write golden vectors: choose pictures, show them to every artefact, state the tolerances.
 
 Host side. The values are what each artefact answers here, through the same path from the JPEG file
-that `edgenet verify` takes; nothing in them comes from the reference. Of a runtime that is not
-installed nothing is written, and `verify` says so.
+that `edgenet verify` takes; nothing in them comes from the reference, whose own answers stand in a
+file of theirs. Of a runtime that is not installed nothing is written, and `verify` says so.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from edgenet.golden import (
     FOLDER,
     LAYERS,
     LOGITS,
+    REFERENCE,
     SCHEMA_VERSION,
     TABLE,
     GoldenLayer,
@@ -106,6 +107,7 @@ def write_golden(
     quantizations: Sequence[Quantization] = (),
     output_steps: Mapping[str, Mapping[str, float]] | None = None,
     layers: Mapping[str, LayersInFile] | None = None,
+    reference: Callable[[Sequence[UInt8Array]], Float32Array] | None = None,
     threads: int = 1,
     on_artifact: Callable[[], None] = lambda: None,
 ) -> GoldenFiles | None:
@@ -114,8 +116,9 @@ def write_golden(
     `pictures` are names and upright (H, W, 3) uint8 RGB. `output_steps` holds the scales of the
     8-bit outputs of each quantised model by its name; of an output that stays in float, what that
     scale would be. `layers` says, by the artefact's label, what its file has of each; without them
-    it cannot be told later where an answer begins to be another one. Raises `RuntimeRefused` for an
-    artefact that does not load.
+    it cannot be told later where an answer begins to be another one. `reference` gives the float
+    reference's values, (pictures, values), by which a bundle without a float artefact can tell on a
+    board how near it is. Raises `RuntimeRefused` for an artefact that does not load.
     """
     (folder / FOLDER).mkdir()
     files = [
@@ -182,8 +185,14 @@ def write_golden(
     _write_array(folder / LOGITS, np.stack(answers))
     if inside:
         _write_array(folder / LAYERS, np.concatenate([each.means for each in inside]))
+    if reference is not None:
+        _write_array(folder / REFERENCE, reference(inputs))
     return GoldenFiles(
-        file=TABLE, logits=LOGITS, layers=LAYERS if inside else None, images=tuple(files)
+        file=TABLE,
+        logits=LOGITS,
+        layers=LAYERS if inside else None,
+        reference=None if reference is None else REFERENCE,
+        images=tuple(files),
     )
 
 

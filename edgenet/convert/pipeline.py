@@ -638,12 +638,12 @@ def _write_golden(
     progress: Progress,
 ) -> GoldenFiles | None:
     """Write a few pictures with every artefact's answers, for `edgenet verify`."""
-    asked = images.asked()
-    picks = spread_pictures(len(asked))
+    candidates = images.not_calibrated_on()
+    picks = spread_pictures(len(candidates))
     if source.graph.is_classifier:
-        logits = execute.answers(source.graph, [images.inputs[index] for index in asked])
+        logits = execute.answers(source.graph, [images.inputs[index] for index in candidates])
         picks = choose_pictures(logits)
-    chosen = [images.samples[asked[pick]] for pick in picks]
+    chosen = [images.samples[candidates[pick]] for pick in picks]
     return write_golden(
         folder,
         [(sample.name, sample.read()) for sample in chosen],
@@ -653,6 +653,7 @@ def _write_golden(
         quantizations=quantizations,
         output_steps={name: form.output_steps for name, form in forms.items()},
         layers=layers,
+        reference=partial(execute.answers, source.graph),
         on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from edgenet.preprocess import UInt8Array
 
@@ -23,6 +26,8 @@ class Sample:
     """Where the sample was listed, for messages."""
     file: Path | None = None
     """The file of which `read` gives the pixels just as they are stored; None where it is made."""
+    reference: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    """The float reference's logits of it, (classes,), where the set brings them for one bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 Each picture is decoded and prepared once and shown to all artefacts. The reference is the bundle's
 float32 ONNX file, which was checked against torch when it was written; where ONNX Runtime is not
-installed the first float artefact that runs stands in and is named.
+installed the first float artefact that runs stands in and is named. Where none runs, the answers
+that torch gave when the bundle was made stand in, if the pictures bring them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def evaluate(
         reference, reference_session = open_reference(bundle, sessions, threads, stack)
         running = [*sessions.values(), *([reference_session] if reference_session else [])]
         logits: dict[int, list[Float32Array]] = {id(session): [] for session in running}
-        pictures, unreadable = [], []
+        pictures, unreadable, known = [], [], []
         for sample, right in zip(dataset.samples, accepted, strict=True):
             on_sample()
             try:
@@ -100,11 +101,15 @@ def evaluate(
                 unreadable.append(str(error))
                 continue
             pictures.append(Picture(image_sha256=pixels_sha256(pixels), accepted=right))
+            known.append(sample.reference)
             for key, session in {id(session): session for session in running}.items():
                 logits[key].append(session.run(image)["logits"][0])
         if not pictures:
             raise BadData(f"{dataset.name}: none of its {len(unreadable)} files is a picture")
         stacked = {key: np.stack(rows) for key, rows in logits.items()}
+        expected = stacked.get(id(reference_session))
+        if reference is None and (stored := _stored(known)) is not None:
+            reference, expected = stored_reference(bundle), stored
         return Evaluation(
             dataset=dataset.name,
             pictures=tuple(pictures),
@@ -115,7 +120,7 @@ def evaluate(
                     artifact,
                     session,
                     stacked[id(session)],
-                    stacked.get(id(reference_session)),
+                    expected,
                     [picture.accepted for picture in pictures]
                     if bundle.model.trained and all(accepted)
                     else None,
@@ -180,6 +185,25 @@ def open_reference(
             continue
         return artifact, stack.enter_context(closing(session))
     return None, None
+
+
+def _stored(known: Sequence[Float32Array | None]) -> Float32Array | None:
+    """Return the answers that pictures brought, (pictures, classes), if all did."""
+    rows = [row for row in known if row is not None]
+    return np.stack(rows) if rows and len(rows) == len(known) else None
+
+
+def stored_reference(bundle: Bundle) -> Artifact:
+    """Return how the answers that travel with the golden pictures are named: torch gave them."""
+    assert bundle.golden is not None and bundle.golden.reference is not None
+    (file,) = (each for each in bundle.files if each.path == bundle.golden.reference)
+    return Artifact(
+        runtime="torch",
+        precision=Precision.FLOAT32,
+        files=(file.path,),
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+    )
 
 
 def references(bundle: Bundle) -> tuple[Artifact, ...]:

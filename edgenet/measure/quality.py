@@ -12,6 +12,7 @@ from edgenet.bundle import Bundle
 from edgenet.data.dataset import open_dataset
 from edgenet.data.sample import Dataset, Sample
 from edgenet.errors import BadData, MissingData
+from edgenet.golden import read_reference
 from edgenet.preprocess import read_picture
 
 DATA_OF_WEIGHTS = {"imagenet": "photographs", "fashion-mnist": "fashion-mnist"}
@@ -31,9 +32,11 @@ def pictures_for(bundle: Bundle) -> Dataset:
 
 
 def golden_pictures(bundle: Bundle) -> Dataset:
-    """Return the golden pictures of a bundle, without labels."""
+    """Return the golden pictures of a bundle, without labels, with the reference's answers."""
     if bundle.golden is None:
         raise BadData(f"{bundle.root}: has no golden pictures; give labelled ones with --data")
+    known = read_reference(bundle)
+    answers = [None] * len(bundle.golden.images) if known is None else list(known)
     return Dataset(
         name="golden pictures",
         samples=tuple(
@@ -42,7 +45,8 @@ def golden_pictures(bundle: Bundle) -> Dataset:
                 read=partial(read_picture, bundle.root / file),
                 labels=(),
                 origin=str(bundle.root / file),
+                reference=answer,
             )
-            for file in bundle.golden.images
+            for file, answer in zip(bundle.golden.images, answers, strict=True)
         ),
     )

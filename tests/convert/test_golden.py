@@ -1,5 +1,7 @@
 """Golden vectors as they are written: which pictures, how large, and with what tolerance."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgenet.bundle import Output, Precision, Quantization
+from edgenet.convert.calibration import HELD_OUT
 from edgenet.convert.golden import (
     LONGEST_SIDE,
     choose_pictures,
@@ -14,9 +17,10 @@ from edgenet.convert.golden import (
     tolerance,
     write_golden,
 )
-from edgenet.data import photographs
-from edgenet.golden import LOGITS, prepare_pictures
-from edgenet.preprocess import Preprocessing, read_picture
+from edgenet.data import fashion_mnist, photographs
+from edgenet.errors import BrokenBundle
+from edgenet.golden import LOGITS, prepare_pictures, read_golden, read_reference
+from edgenet.preprocess import Preprocessing, pixels_sha256, read_picture
 
 INTEGER = Quantization(
     name="int8",
@@ -107,6 +111,34 @@ def test_the_same_bytes_twice_and_kilobytes_only(written):
         assert (one / path).read_bytes() == (two / path).read_bytes()
     assert np.load(one / LOGITS).shape == (1, 4, 10)
     assert sum((one / path).stat().st_size for path in files.paths) < 300_000
+
+
+def test_what_the_reference_answered_travels_too(small_bundle):
+    vectors, reference = read_golden(small_bundle), read_reference(small_bundle)
+    expected = vectors.expected["onnxruntime float32"].values
+    np.testing.assert_allclose(reference, expected, atol=1e-3)
+
+
+def test_int8_was_not_calibrated_on_them(small_bundle):
+    """Else agreement on them, where nothing else can tell it, would flatter."""
+    table = json.loads((small_bundle.root / small_bundle.golden.file).read_bytes())
+    identity = small_bundle.calibration
+    drawn = fashion_mnist.calibration_set().draw(identity.count, seed=identity.seed).samples
+    assert tuple(pixels_sha256(sample.read()) for sample in drawn) == identity.images
+    held_out = {sample.name for sample in drawn[HELD_OUT - 1 :: HELD_OUT]}
+    assert {picture["made_of"] for picture in table["images"]} < held_out
+
+
+def test_damaged_answers_of_the_reference(small_bundle, tmp_path):
+    root = shutil.copytree(small_bundle.root, tmp_path / "bundle")
+    bundle = replace(small_bundle, root=root)
+    path = root / small_bundle.golden.reference
+    np.save(path, np.zeros((4, 9), np.float32))
+    with pytest.raises(BrokenBundle, match=r"values are float32 \(4, 9\), not float32 \(4, 10\)"):
+        read_reference(bundle)
+    path.write_bytes(b"nothing")
+    with pytest.raises(BrokenBundle, match="holds no answers"):
+        read_reference(bundle)
 
 
 def test_large_pictures_shrink_unless_a_crop_counts_their_pixels(written):

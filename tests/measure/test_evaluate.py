@@ -12,6 +12,7 @@ from edgenet.data.dataset import open_dataset
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData
 from edgenet.measure.evaluate import evaluate
+from edgenet.measure.quality import golden_pictures
 from edgenet.models.weights import Choices, load_reference
 from edgenet.preprocess import pixels_sha256
 
@@ -45,6 +46,23 @@ def test_agreement_with_the_reference(evaluation):
         else:
             assert found.sqnr_db > (30 if result.artifact.precision is Precision.INT8 else 50)
             assert found.top1.percent >= 98.5
+
+
+def test_the_golden_pictures_bring_the_reference_where_no_float_artefact_runs(small_bundle):
+    """As the built-in bundle has none: agreement is with what torch said on the host."""
+    pictures = golden_pictures(small_bundle)
+    (int8,) = small_bundle.select(("litert",), (Precision.INT8,))
+    beside = evaluate(small_bundle, pictures, (int8,)).results[0].agreement
+    alone = replace(small_bundle, artifacts=(int8,))
+    found = evaluate(alone, pictures, (int8,))
+    assert found.reference.label == "torch float32"
+    agreement = found.results[0].agreement
+    assert agreement.top1 == beside.top1
+    assert agreement.sqnr_db == pytest.approx(beside.sqnr_db, abs=0.01)
+    older = replace(alone, golden=replace(alone.golden, reference=None))
+    assert evaluate(older, golden_pictures(older), (int8,)).results[0].agreement is None
+    others = fashion_mnist.test_set().draw(4, seed=1)
+    assert evaluate(alone, others, (int8,)).results[0].agreement is None
 
 
 def test_unreadable_pictures_are_named_and_left_out(small_bundle, tmp_path):
