@@ -10,7 +10,7 @@ import numpy as np
 
 from edgenet.measure.accuracy import Proportion
 from edgenet.measure.statistics import summarise
-from edgenet.report.record import summary_fields
+from edgenet.report.fields import summary_fields
 
 IMAGES = 57
 CLASSES = 10

@@ -58,7 +58,7 @@ def profile_against(asked: Asked, against: Path, plan: Plan) -> None:
     from edgenet.measure.quality import pictures_for
     from edgenet.measure.versus import Place, versus
     from edgenet.report.comparison import comparison_document, comparison_text
-    from edgenet.report.record import check_writable, record_path
+    from edgenet.report.saving import check_writable, record_path
 
     command = asked_command()
     base, new = _side(against, asked), _side(asked.new, asked)

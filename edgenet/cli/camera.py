@@ -243,7 +243,7 @@ def camera(
         from edgenet.measure.profile import runnable
         from edgenet.report.camera import camera_text
         from edgenet.report.camera_record import camera_document
-        from edgenet.report.record import check_writable
+        from edgenet.report.saving import check_writable
         from edgenet.stream.events import parse_smoothing
         from edgenet.stream.loading import in_order
         from edgenet.stream.shadow import Sampling, require_reference
@@ -418,7 +418,7 @@ def _shipped() -> Path:
 
 def _record_path(bundle: Bundle, *, shipped: bool) -> Path:
     """Return where the record goes: never into the installed package."""
-    from edgenet.report.record import record_path
+    from edgenet.report.saving import record_path
 
     path = record_path(bundle, "camera")
     return Path("records").absolute() / path.name if shipped else path

@@ -75,7 +75,7 @@ def compare(
         outcome_line,
     )
     from edgenet.report.reading import read_comparison, read_document
-    from edgenet.report.record import check_writable, save_document
+    from edgenet.report.saving import check_writable, save_document
 
     if markdown and as_json:
         raise UsageError("--markdown and --json exclude each other; -o writes the JSON beside")

@@ -64,7 +64,8 @@ def evaluate(
     from edgenet.data.labels import accepted_in
     from edgenet.measure.evaluate import evaluate as run
     from edgenet.report.evaluation import evaluation_text
-    from edgenet.report.record import check_writable, evaluation_document, record_path
+    from edgenet.report.record import evaluation_document
+    from edgenet.report.saving import check_writable, record_path
 
     asked = runtime_names(runtime)
     found = load_bundle(bundle)

@@ -245,7 +245,7 @@ def _refuse_one_file_for_many(trip: Trip) -> None:
 
 
 def _record_here(trip: Trip, host: str) -> Path | None:
-    from edgenet.report.record import check_writable, record_path
+    from edgenet.report.saving import check_writable, record_path
 
     if trip.kind is None or trip.named_after is None:
         return None

@@ -29,7 +29,7 @@ def stored_after(document: dict[str, Any], path: Path) -> Iterator[None]:
     A measurement takes minutes and cannot be had again: neither a full disk nor a closed pipe may
     lose it. Raises `NotWritable`.
     """
-    from edgenet.report.record import save_document
+    from edgenet.report.saving import save_document
 
     try:
         yield

@@ -158,7 +158,7 @@ def profile(
     from edgenet.measure import profile as measure
     from edgenet.report.profile import profile_text
     from edgenet.report.profile_record import profile_document
-    from edgenet.report.record import check_writable, record_path
+    from edgenet.report.saving import check_writable, record_path
 
     command = asked_command()
     asked = runtime_names(runtime)

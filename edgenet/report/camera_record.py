@@ -15,13 +15,8 @@ from edgenet.measure.profile import NO_STATE, NULL
 from edgenet.measure.statistics import summarise
 from edgenet.report.camera import CLOCKS
 from edgenet.report.doctor import board_document, state_document
-from edgenet.report.record import (
-    SCHEMA_VERSION,
-    no_answer_fields,
-    proportion_fields,
-    summary_fields,
-    unknown,
-)
+from edgenet.report.fields import proportion_fields, summary_fields, unknown
+from edgenet.report.record import SCHEMA_VERSION, no_answer_fields
 from edgenet.report.shadow import shadow_fields
 from edgenet.report.truth import truth_fields
 from edgenet.stream.latency import STAGES

@@ -19,7 +19,7 @@ from edgenet.measure.gates import Gate, Outcome
 from edgenet.measure.interleaved import CONFIDENCE, InterleavedLaunch, Interleaving, waited
 from edgenet.measure.statistics import Verdict
 from edgenet.measure.stored import Document, Record
-from edgenet.report.record import difference_fields
+from edgenet.report.fields import difference_fields
 from edgenet.report.table import render, size
 
 SCHEMA_VERSION = "1.1"

@@ -19,15 +19,8 @@ from edgenet.measure.roofline import Bound, Limits
 from edgenet.measure.statistics import summarise
 from edgenet.measure.timing import Paced
 from edgenet.report.doctor import board_document, state_document
-from edgenet.report.record import (
-    SCHEMA_VERSION,
-    TOO_FEW_BEYOND,
-    answer_fields,
-    data_fields,
-    no_answer_fields,
-    summary_fields,
-    unknown,
-)
+from edgenet.report.fields import TOO_FEW_BEYOND, summary_fields, unknown
+from edgenet.report.record import SCHEMA_VERSION, answer_fields, data_fields, no_answer_fields
 
 INTERRUPTED = "interrupted before"
 NO_SOAK = "not asked for; --soak MINUTES does it"

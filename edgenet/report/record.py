@@ -6,28 +6,18 @@ name with `_reason` behind. The schema is `edgenet/schemas/record.schema.json`.
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from edgenet.bundle import Artifact, Bundle, artifact_fields, write_whole, writing
-from edgenet.errors import NotWritable, UsageError
-from edgenet.measure.accuracy import Proportion
+from edgenet.bundle import Artifact, Bundle, artifact_fields
 from edgenet.measure.agreement import Agreement
 from edgenet.measure.evaluate import NO_REFERENCE, ArtifactResult, Evaluation
-from edgenet.measure.statistics import BEYOND, PairedDifference, Summary
+from edgenet.report.fields import proportion_fields, unknown
 
 SCHEMA_VERSION = "1.3"
-NO_NAME = re.compile(r"[^\w.@-]")
-"""What of a host's name does not go into that of a file."""
 NOT_TIMED = "evaluate does not time; edgenet profile does"
-TOO_FEW_BEYOND = f"fewer than {BEYOND} samples beyond it"
 
 
 def evaluation_document(
@@ -54,42 +44,6 @@ def evaluation_document(
             for artifact, reason in evaluation.not_run
         ],
     }
-
-
-def save_document(document: dict[str, Any], path: Path) -> None:
-    """Write a document as JSON, whole or not at all; folders above it are made."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(document, ensure_ascii=False) + "\n").encode())
-
-
-def check_writable(path: Path) -> None:
-    """Raise before the work what `save_document` would raise after it, as far as can be known."""
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give -o the name of a file")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise UsageError(f"{above}: is a file, so nothing fits into it; choose another -o")
-    if not os.access(above, os.W_OK):
-        raise NotWritable(f"{path}: cannot be written; choose another place with -o")
-
-
-def record_path(bundle: Bundle, kind: str, *, host: str | None = None) -> Path:
-    """Return where a measurement of now goes: `records/` beside the bundle, keyed by it.
-
-    `host` is where it was taken, if not here; the name of the file tells it.
-    """
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
-    where = "" if host is None else f"_{NO_NAME.sub('-', host)}"
-    name = f"{bundle.sha256[:12]}_{kind}{where}_{now}.json"
-    return bundle.root.absolute().parent / "records" / name
-
-
-def summary_fields(summary: Summary) -> dict[str, Any]:
-    """Return a latency as every document has it, in ms; a percentile not known is null."""
-    fields = asdict(summary)
-    reasons = {f"{name}_reason": TOO_FEW_BEYOND for name in fields if fields[name] is None}
-    return {**fields, **reasons}
 
 
 def _record(
@@ -188,27 +142,3 @@ def _agreement(found: Agreement | None, reference: Artifact | None) -> dict[str,
     if found.sqnr_db is None:
         agreement["sqnr_db_reason"] = "bit-identical to the reference"
     return {"agreement": agreement}
-
-
-def proportion_fields(found: Proportion) -> dict[str, Any]:
-    """Return a share in percent, as every document has it."""
-    low, high = found.interval
-    return {"percent": found.percent, "right": found.right, "interval": [low, high]}
-
-
-def difference_fields(found: PairedDifference) -> dict[str, Any]:
-    """Return a difference of pairs in percentage points, as every document has it."""
-    return {
-        "n": found.n,
-        "lost": found.lost,
-        "gained": found.gained,
-        "points": found.points,
-        "interval": list(found.interval),
-        "p_value": found.p_value,
-        "verdict": found.verdict.value,
-    }
-
-
-def unknown(name: str, reason: str) -> dict[str, Any]:
-    """Return a field that is null, and its reason."""
-    return {name: None, f"{name}_reason": reason}

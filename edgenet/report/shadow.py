@@ -7,7 +7,7 @@ from typing import Any
 
 from edgenet.bundle import artifact_fields
 from edgenet.measure.statistics import summarise
-from edgenet.report.record import proportion_fields, summary_fields, unknown
+from edgenet.report.fields import proportion_fields, summary_fields, unknown
 from edgenet.report.table import render
 from edgenet.stream.drift import BRIGHTNESS, CLASSES, CONFIDENCE, SHARPNESS, Measure
 from edgenet.stream.shadow import ShadowReport

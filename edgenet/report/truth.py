@@ -13,12 +13,7 @@ from edgenet.bundle import artifact_fields
 from edgenet.measure.accuracy import Accuracy
 from edgenet.measure.statistics import PairedDifference, Summary
 from edgenet.report.evaluation import percent_cells
-from edgenet.report.record import (
-    difference_fields,
-    proportion_fields,
-    summary_fields,
-    unknown,
-)
+from edgenet.report.fields import difference_fields, proportion_fields, summary_fields, unknown
 from edgenet.report.table import render
 from edgenet.stream.truth import NOTHING_SCORED, PictureScore, Running, TruthReport
 from edgenet.wording import counted

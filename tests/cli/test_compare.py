@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -178,6 +179,32 @@ def test_a_record_may_come_through_a_pipe(folder):
     """As the shell's <(git show main:base.json) does."""
     with subprocess.Popen(["cat", folder / "base.json"], stdout=subprocess.PIPE) as child:
         assert run(["compare", f"/dev/fd/{child.stdout.fileno()}", "base.json"]) == 0
+
+
+BEYOND_BASE = (
+    *("cv2", "PIL", "torch", "onnx", "safetensors", "flatbuffers"),
+    *("onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime"),
+    *("starlette", "uvicorn", "segno", "prometheus_client", "paho"),
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compare base5.json same5.json --max-slowdown 5% -o out.json",
+        "compare base5.json same5.json --markdown",
+        "compare base5.json same5.json --json",
+    ],
+)
+def test_the_base_install_is_enough(folder, line):
+    """A CI machine that only judges records has neither OpenCV nor a runtime."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({BEYOND_BASE!r}))\n"
+        f"from edgenet.cli import run; sys.exit(run({line.split()!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "same5.json" in done.stdout
 
 
 def test_records_of_evaluate(small_bundle, tmp_path, monkeypatch, capsys):

@@ -30,7 +30,7 @@ from edgenet.measure.timing import Rules
 from edgenet.measure.versus import Place, Plan, Side, summed_up, take_turns, versus
 from edgenet.report.comparison import comparison_document, comparison_text
 from edgenet.report.reading import read_comparison
-from edgenet.report.record import save_document
+from edgenet.report.saving import save_document
 
 AT_ONCE = Rules(warm_up_runs=1, warm_up_seconds=0, give_up_seconds=0)
 SHORT = Plan(launches=2, rounds=3, block_seconds=0.005, warm_up=AT_ONCE)

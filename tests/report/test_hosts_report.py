@@ -15,7 +15,8 @@ from edgenet.measure.verify import verify
 from edgenet.report.doctor import doctor_document
 from edgenet.report.hosts import HostResult, hosts_document, hosts_text
 from edgenet.report.reading import parse_document
-from edgenet.report.record import evaluation_document, save_document
+from edgenet.report.record import evaluation_document
+from edgenet.report.saving import save_document
 from edgenet.report.verification import verification_document
 
 COMMAND = ["edgenet", "verify", "bundle", "--host", "pi5"]

@@ -11,7 +11,8 @@ from edgenet.errors import BadRecord, UsageError
 from edgenet.measure.evaluate import evaluate
 from edgenet.measure.statistics import summarise
 from edgenet.report.reading import read_document
-from edgenet.report.record import evaluation_document, save_document
+from edgenet.report.record import evaluation_document
+from edgenet.report.saving import save_document
 
 
 def test_a_profile_comes_back(tmp_path):

@@ -11,7 +11,8 @@ from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist
 from edgenet.measure.evaluate import evaluate
 from edgenet.models.weights import Choices, load_reference
-from edgenet.report.record import evaluation_document, record_path, save_document
+from edgenet.report.record import evaluation_document
+from edgenet.report.saving import record_path, save_document
 
 TEN = tuple(f"class {index}" for index in range(10))
 
