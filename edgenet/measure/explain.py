@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.bundle import LayerWork
-from edgenet.measure.layers import LayerTime, LayerTimes
-from edgenet.measure.roofline import Bound
+from edgenet.measure.layers import BETWEEN, LayerTime, LayerTimes
+from edgenet.measure.roofline import NOT_TIMED, PASSED, Bound, value_bytes
 
 WORST = 3
 SHORT_MS = 0.03
@@ -31,6 +31,22 @@ class Loss:
     words: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """One layer that took longer than it had to, and what is known of it."""
+
+    time: LayerTime
+    duration_ms: float
+    bound: Bound | None
+    work: LayerWork | None
+    """None for what lies between layers."""
+
+    @property
+    def lost_ms(self) -> float:
+        """Return what it took above its bound."""
+        return self.duration_ms - (self.bound.bound_ms if self.bound else 0.0)
+
+
 def worst(
     times: LayerTimes,
     bounds: Sequence[Bound],
@@ -40,29 +56,31 @@ def worst(
     """Return where most time is lost, the worst first; layers whose bound was passed lose none."""
     bound = {found.layer: found for found in bounds}
     work = {layer.name: layer for layer in layers}
-    losses = [
-        Loss(
-            layer=time.layer,
-            lost_ms=lost_ms,
-            words="; ".join(
-                [
-                    _took(time.duration_ms, bound.get(time.layer)),
-                    *_reasons(time, time.duration_ms, work.get(time.layer), fallbacks),
-                ]
-            ),
+    cases = [
+        _Case(
+            time=time,
+            duration_ms=time.duration_ms,
+            bound=bound.get(time.layer),
+            work=work.get(time.layer),
         )
         for time in times.layers
         if time.duration_ms is not None
-        and (lost_ms := time.duration_ms - _bound_ms(time, bound)) > 0
     ]
-    return tuple(sorted(losses, key=lambda loss: -loss.lost_ms)[:WORST])
+    losing = sorted(
+        (case for case in cases if case.lost_ms > 0), key=lambda case: case.lost_ms, reverse=True
+    )
+    return tuple(
+        Loss(
+            layer=case.time.layer,
+            lost_ms=case.lost_ms,
+            words="; ".join([_took(case), *_reasons(case, times, bound, fallbacks)]),
+        )
+        for case in losing[:WORST]
+    )
 
 
-def _bound_ms(time: LayerTime, bounds: Mapping[str, Bound]) -> float:
-    return bounds[time.layer].bound_ms if time.layer in bounds else 0.0
-
-
-def _took(duration_ms: float, bound: Bound | None) -> str:
+def _took(case: _Case) -> str:
+    duration_ms, bound = case.duration_ms, case.bound
     if bound is None:
         return f"{duration_ms:.3g} ms"
     reached = bound.bound_ms / duration_ms
@@ -71,29 +89,82 @@ def _took(duration_ms: float, bound: Bound | None) -> str:
 
 
 def _reasons(
-    time: LayerTime, duration_ms: float, layer: LayerWork | None, fallbacks: Sequence[str]
+    case: _Case, times: LayerTimes, bounds: Mapping[str, Bound], fallbacks: Sequence[str]
 ) -> Iterator[str]:
-    """Yield why a layer takes so long; without its work it is what lies between layers."""
-    if layer is None:
-        kinds = sorted({found.operator.kind for found in time.operators})
+    """Yield what is known of why a layer takes so long, or that no more than its figures is."""
+    if case.work is None:
+        kinds = sorted({found.operator.kind for found in case.time.operators})
         yield f"what the runtime puts between layers: {', '.join(kinds)}"
         return
+    nature = list(_nature(case.work))
+    others = [
+        *_few_positions(case.work),
+        *_called(case),
+        *_shifted(case.time, times, bounds),
+    ]
+    in_float = list(_in_float(case.time, times, fallbacks))
+    yield from in_float
+    yield from nature or [_intensity(case, case.work)]
+    yield from others
+    if not (nature or in_float or others):
+        yield "nothing else is known of it"
+
+
+def _in_float(time: LayerTime, times: LayerTimes, fallbacks: Sequence[str]) -> Iterator[str]:
+    """Yield that a layer was computed in float, where that is not what it or the others are."""
     if time.layer in fallbacks:
         yield f"is in 8 bits but was computed in {time.precision}"
-    yield from _nature(layer)
-    if duration_ms < SHORT_MS:
+        return
+    others = [other.precision for other in times.layers if other.layer not in (time.layer, BETWEEN)]
+    if time.precision != "int8" and 2 * others.count("int8") > len(others):
+        yield f"computed in {time.precision}, most other layers in int8"
+
+
+def _intensity(case: _Case, work: LayerWork) -> str:
+    """Return how much is computed for what is moved, and which of both is the bound."""
+    moved = max(work.read + work.written + work.weights, 1) * value_bytes(case.time)
+    told = f"{work.mult_adds / moved:.3g} mult-adds a byte"
+    return f"{case.bound.by}-bound: {told}" if case.bound else told
+
+
+def _few_positions(work: LayerWork) -> Iterator[str]:
+    """Yield that a convolution moves more weights than values: its map is small."""
+    if not work.kind.endswith("convolution") or work.weights <= work.read + work.written:
+        return
+    positions = work.mult_adds // work.weights
+    yield f"small map: its {work.weights:,} weights are read for {positions:,} positions"
+
+
+def _called(case: _Case) -> Iterator[str]:
+    """Yield what calling takes, and which operators run beside the main one."""
+    if case.duration_ms < SHORT_MS:
         yield "so short that calling it counts"
     beside = [
         found.operator.kind
-        for found in time.operators
-        if (found.duration_ns or 0.0) / 1e6 < duration_ms / 2
+        for found in case.time.operators
+        if (found.duration_ns or 0.0) / 1e6 < case.duration_ms / 2
     ]
-    if len(time.operators) > 1 and beside:
+    if len(case.time.operators) > 1 and beside:
         yield f"with {', '.join(sorted(set(beside)))}"
 
 
+def _shifted(time: LayerTime, times: LayerTimes, bounds: Mapping[str, Bound]) -> Iterator[str]:
+    """Yield the neighbours by prefix whose times are too short: what they lack is counted here."""
+    if times.by != "prefix":
+        return
+    order = [other.layer for other in times.layers if other.layer != BETWEEN]
+    place = order.index(time.layer)
+    short = [
+        layer
+        for layer in (*order[max(place - 1, 0) : place], *order[place + 1 : place + 2])
+        if layer in bounds and bounds[layer].fraction in (PASSED, NOT_TIMED)
+    ]
+    if short:
+        yield f"by prefix, what {' and '.join(short)} took may be counted here"
+
+
 def _nature(layer: LayerWork) -> Iterator[str]:
-    """Yield what is slow about a layer on any machine."""
+    """Yield what is slow about a layer on any machine; nothing for one that is made of products."""
     moved = max(layer.read + layer.written + layer.weights, 1)
     if layer.kind == "depthwise convolution":
         yield (

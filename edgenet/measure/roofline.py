@@ -77,9 +77,9 @@ def limits(
 
 def _bounds(times: LayerTimes, work: dict[str, LayerWork], peaks: Peaks) -> Iterator[Bound]:
     timed = [time for time in times.layers if time.layer != BETWEEN]
-    weights_bytes = sum(work[time.layer].weights * _value_bytes(time) for time in timed)
+    weights_bytes = sum(work[time.layer].weights * value_bytes(time) for time in timed)
     for time in timed:
-        layer, value = work[time.layer], _value_bytes(time)
+        layer, value = work[time.layer], value_bytes(time)
         rate = peaks.rates.get(time.precision) or peaks.rates["float32"]
         compute = layer.mult_adds / rate.mult_adds_per_second
         values = (layer.read + layer.written) * value
@@ -95,7 +95,8 @@ def _bounds(times: LayerTimes, work: dict[str, LayerWork], peaks: Peaks) -> Iter
         )
 
 
-def _value_bytes(time: LayerTime) -> int:
+def value_bytes(time: LayerTime) -> int:
+    """Return the bytes of a value where the layer computes."""
     return BYTES.get(time.precision, 4)
 
 

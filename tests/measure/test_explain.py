@@ -3,7 +3,7 @@
 from edgenet.bundle import LayerWork
 from edgenet.measure.explain import worst
 from edgenet.measure.layers import BETWEEN, LayerTime, LayerTimes
-from edgenet.measure.roofline import PASSED, Bound
+from edgenet.measure.roofline import NOT_TIMED, PASSED, Bound
 from edgenet.runtimes import OperatorReport, OperatorTime
 
 
@@ -17,6 +17,7 @@ LAYERS = (
     work("stem", "convolution", mult_adds=10_000),
     work("dw", "depthwise convolution", mult_adds=9000),
     work("pw", "pointwise convolution", mult_adds=1_000_000),
+    work("late", "pointwise convolution", mult_adds=49_000_000, weights=1_000_000, values=50_000),
     work("pool", "global average pool"),
     work("fc", "fully connected", mult_adds=5120, weights=5120),
 )
@@ -35,10 +36,8 @@ def layer_time(name, duration_ms, *kinds, precision="int8"):
     return LayerTime(layer=name, duration_ms=duration_ms, precision=precision, operators=operators)
 
 
-def words(*times, bounds=(), fallbacks=()):
-    found = worst(
-        LayerTimes(by="profiler", layers=times, resolution_ms=0.001), bounds, LAYERS, fallbacks
-    )
+def words(*times, bounds=(), fallbacks=(), by="profiler"):
+    found = worst(LayerTimes(by=by, layers=times, resolution_ms=0.001), bounds, LAYERS, fallbacks)
     return {loss.layer: loss.words for loss in found}
 
 
@@ -55,9 +54,9 @@ def test_the_worst_three_by_what_they_lost():
 
 def test_figures_come_first():
     found = words(layer_time("pw", 5.0), bounds=[bound("pw", 1.25)])
-    assert found["pw"] == "5 ms, compute allows 1.2 (25%)"
+    assert found["pw"].startswith("5 ms, compute allows 1.2 (25%); ")
     found = words(layer_time("pw", 5.0), bounds=[bound("pw", 0.01)])
-    assert found["pw"] == "5 ms, compute allows 0.01 (below 1%)"
+    assert found["pw"].startswith("5 ms, compute allows 0.01 (below 1%); ")
 
 
 def test_why():
@@ -72,6 +71,46 @@ def test_why():
     assert "so short that calling it counts" in found["pool"]
     assert found["pool"].endswith("with Cast")
     assert found[BETWEEN] == "1 ms; what the runtime puts between layers: Reorder"
+
+
+def test_a_layer_of_products_says_what_it_is_bound_by_and_that_no_more_is_known():
+    found = words(layer_time("pw", 5.0), bounds=[bound("pw", 1.25)])
+    assert found["pw"].endswith(
+        "(25%); compute-bound: 500 mult-adds a byte; nothing else is known of it"
+    )
+    found = words(layer_time("pw", 5.0, precision="float32"), bounds=[bound("pw", 1.25)])
+    assert "compute-bound: 125 mult-adds a byte; nothing" in found["pw"]
+    found = words(layer_time("pw", 5.0))
+    assert found["pw"] == "5 ms; 500 mult-adds a byte; nothing else is known of it"
+
+
+def test_a_small_map_has_many_weights_for_few_positions():
+    found = words(layer_time("late", 5.0), bounds=[bound("late", 1.25)])
+    assert found["late"].endswith(
+        "compute-bound: 44.5 mult-adds a byte; "
+        "small map: its 1,000,000 weights are read for 49 positions"
+    )
+
+
+def test_float_between_layers_in_int8():
+    times = [layer_time("pw", 5.0, precision="float32"), layer_time("dw", 1.0)]
+    found = words(*times, layer_time("late", 1.0))
+    assert found["pw"].endswith(
+        "computed in float32, most other layers in int8; 125 mult-adds a byte"
+    )
+    assert "float" not in found["dw"]
+    found = words(*(layer_time(name, 1.0, precision="float32") for name in ("pw", "dw", "late")))
+    assert "computed in" not in " ".join(found.values())
+
+
+def test_by_prefix_the_neighbours_that_came_out_too_short_are_named():
+    times = [layer_time("dw", 0.01), layer_time("pw", 5.0), layer_time("late", None)]
+    bounds = [bound("dw", 0.1, PASSED), bound("pw", 1.0), bound("late", 1.0, NOT_TIMED)]
+    found = words(*times, bounds=bounds, by="prefix")
+    assert found["pw"].endswith("by prefix, what dw and late took may be counted here")
+    assert "by prefix" not in words(*times, bounds=bounds)["pw"]
+    bounds = [bound("dw", 0.001), bound("pw", 1.0), bound("late", 1.0)]
+    assert "by prefix" not in words(*times, bounds=bounds, by="prefix")["pw"]
 
 
 def test_what_fell_back():
