@@ -6,12 +6,13 @@ time that it took is the fraction reached (the roofline of Williams, Waterman an
 
 It knows no kernel: one that needs fewer mult-adds than the plain sum (Winograd's convolution) may
 pass its bound, as does any when the peak was measured too low. Neither gets a fraction, and where
-they make up much of the time the whole gets none.
+they make up much of the time the whole gets none; by prefix only those that pass it together with
+their neighbours count, because there the noise gives to one what it takes from the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgenet.bundle import LayerWork
@@ -111,13 +112,14 @@ def _fraction(bound_ms: float, duration_ms: float | None, resolution_ms: float) 
 
 def _in_all(times: LayerTimes, bounds: Sequence[Bound], inference_ms: float) -> float | str:
     """Return the share of the limit that an inference reached, or why there is none to tell."""
-    passed = {bound.layer for bound in bounds if bound.fraction == PASSED}
+    passed = _beyond_doubt(times, bounds)
     taken_ms = {time.layer: time.duration_ms or 0.0 for time in times.layers}
     passed_ms = sum(taken_ms[layer] for layer in passed)
     if passed_ms > MOST_PASSED * times.total_ms:
+        together = "" if times.by == "profiler" else " together with its neighbours"
         return (
             f"{', '.join(sorted(passed))} took {passed_ms / times.total_ms:.0%} of the time and "
-            f"each {PASSED}"
+            f"each{together} {PASSED}"
         )
     # What passed its bound shows with its own time that the machine can do that.
     least_ms = sum(
@@ -127,3 +129,25 @@ def _in_all(times: LayerTimes, bounds: Sequence[Bound], inference_ms: float) -> 
     if fraction > MOST_FRACTION:
         return f"the layers' bounds take {fraction:.2f} times the inference: a peak is too low"
     return fraction
+
+
+def _beyond_doubt(times: LayerTimes, bounds: Sequence[Bound]) -> set[str]:
+    """Return the layers that passed their bound, and not by noise alone.
+
+    By prefix a piece that came out too short adds to one layer what it takes from the next: a layer
+    counts if it passes together with those beside it, where that cancels out.
+    """
+    passed = [place for place, bound in enumerate(bounds) if bound.fraction == PASSED]
+    if times.by == "prefix":
+        taken_ms = {time.layer: time.duration_ms for time in times.layers}
+        passed = [
+            place
+            for place in passed
+            if _pass_together(bounds[max(place - 1, 0) : place + 2], taken_ms)
+        ]
+    return {bounds[place].layer for place in passed}
+
+
+def _pass_together(bounds: Sequence[Bound], taken_ms: Mapping[str, float | None]) -> bool:
+    timed = [(bound.bound_ms, ms) for bound in bounds if (ms := taken_ms[bound.layer]) is not None]
+    return sum(least for least, _ in timed) > MOST_FRACTION * sum(ms for _, ms in timed)

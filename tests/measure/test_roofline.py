@@ -38,8 +38,8 @@ def layer_time(name, duration_ms, precision="int8"):
     )
 
 
-def found(*layers, inference_ms=1.0, peaks=PEAKS, resolution_ms=0.001):
-    times = LayerTimes(by="profiler", layers=layers, resolution_ms=resolution_ms)
+def found(*layers, inference_ms=1.0, peaks=PEAKS, resolution_ms=0.001, by="profiler"):
+    times = LayerTimes(by=by, layers=layers, resolution_ms=resolution_ms)
     return limits(times, inference_ms, (HEAVY, WIDE), peaks)
 
 
@@ -105,6 +105,34 @@ def test_in_all_is_refused_when_much_of_the_time_passed_its_bound():
     assert limit.passed == ("heavy",)
     assert limit.fraction.startswith("heavy took 50% of the time and each passes its bound")
     assert "Winograd" in limit.fraction
+
+
+def test_by_prefix_time_that_is_counted_with_the_neighbour_refuses_nothing():
+    """heavy takes 0.25 at the least: here 0.05 of what it took was counted with wide."""
+    layers = [layer_time("heavy", 0.2), layer_time("wide", 0.12)]
+    limit = found(*layers, inference_ms=0.32, by="prefix")
+    assert limit.passed == ("heavy",)
+    assert limit.bounds[0].fraction == PASSED
+    assert limit.fraction == pytest.approx((0.25 + 0.04002) / 0.32)
+    assert isinstance(found(*layers, inference_ms=0.32).fraction, str)
+
+
+def test_by_prefix_what_passes_with_its_neighbours_too_refuses_the_share_in_all():
+    limit = found(layer_time("heavy", 0.1), layer_time("wide", 0.1), inference_ms=0.6, by="prefix")
+    assert limit.fraction.startswith(
+        "heavy took 50% of the time and each together with its neighbours passes its bound"
+    )
+
+
+def test_by_prefix_a_neighbour_without_a_time_of_its_own_has_no_say():
+    limit = found(layer_time("heavy", 0.2), layer_time("wide", None), by="prefix")
+    assert isinstance(limit.fraction, str)
+
+
+def test_by_prefix_in_all_is_refused_when_the_whole_is_faster_than_its_bounds():
+    layers = [layer_time("heavy", 0.2), layer_time("wide", 0.12)]
+    limit = found(*layers, inference_ms=0.2, by="prefix")
+    assert limit.fraction == "the layers' bounds take 1.45 times the inference: a peak is too low"
 
 
 def test_a_little_that_passed_counts_with_its_own_time():
