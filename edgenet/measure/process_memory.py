@@ -15,6 +15,15 @@ def peak_resident_bytes() -> int | None:
     return _status_bytes("VmHWM")
 
 
+def added_bytes(peak: int | None, before: int | None) -> int | None:
+    """Return what came on top of `before`; None where one of both is not known.
+
+    The peak alone has the pages of shared libraries in it, more or fewer by what else has them
+    mapped and cached: it tells two installations of one version apart by tens of megabytes.
+    """
+    return None if peak is None or before is None else max(peak - before, 0)
+
+
 def _status_bytes(field: str) -> int | None:
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")

@@ -76,6 +76,8 @@ class Record:
     launches: tuple[Mapping[str, Summary], ...]
     """The same of each launch, where there were several."""
     peak_rss_bytes: int | None
+    added_bytes: int | None
+    """Of `peak_rss_bytes`, what came on top of what was resident before the artefact was loaded."""
     top1: Proportion | None
     """Accuracy; None for random weights."""
     agreement: Proportion | None
@@ -121,6 +123,7 @@ def unmeasured(artifact: tuple[str, str, str | None], *, threads: int) -> Record
         latency={},
         launches=(),
         peak_rss_bytes=None,
+        added_bytes=None,
         top1=None,
         agreement=None,
         predictions=(),

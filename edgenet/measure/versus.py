@@ -30,6 +30,7 @@ from edgenet.measure.conditions import joined, of_documents, of_records
 from edgenet.measure.evaluate import Evaluation, evaluate
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
 from edgenet.measure.launch import Block, Launch, Opened
+from edgenet.measure.process_memory import added_bytes
 from edgenet.measure.profile import NULL, Step, shown_images
 from edgenet.measure.quality import NO_CLASSIFIER
 from edgenet.measure.statistics import BEYOND
@@ -95,6 +96,11 @@ class _Opened:
 
     opened: Opened
     peak_bytes: int | None
+
+    @property
+    def added_bytes(self) -> int | None:
+        """Return what the artefact added to the process."""
+        return added_bytes(self.peak_bytes, self.opened.before_load_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,6 +398,7 @@ def _record(
     """Return what one side is, and answered; its times are in the launches of the pair."""
     opened = launches[0].opened
     peaks = [each.peak_bytes for each in launches if each.peak_bytes is not None]
+    added = [each.added_bytes for each in launches if each.added_bytes is not None]
     record = replace(
         _unmeasured(artifact, timed.match.threads),
         device=opened.device,
@@ -403,6 +410,7 @@ def _record(
         governor=timed.states[0].governor,
         power_mode=timed.states[0].power_mode,
         peak_rss_bytes=median_low(peaks) if peaks else None,
+        added_bytes=median_low(added) if added else None,
     )
     results = evaluation.results if evaluation else ()
     result = next((result for result in results if result.artifact == artifact), None)

@@ -22,7 +22,7 @@ from edgenet.measure.stored import Document, Record
 from edgenet.report.fields import difference_fields
 from edgenet.report.table import render, size
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 COLUMNS = ("artefact", "figure", "BASE", "NEW", "change", "interval", "verdict")
 GATE_COLUMNS = ("gate", "artefact", "figure", "interval", "outcome", "what would tell")
 GATE_NAMES = {
@@ -39,6 +39,11 @@ BUSY = 0.1
 """Share of waiting for a processor from which on it is told."""
 NOT_JUDGED = "-"
 """One number a side, without a scatter to judge it by."""
+NOT_TOLD = "the records do not tell both the peak and what was resident before loading"
+NOT_ADDED = (
+    "peak memory in place of what the artefact adds, because one side does not tell what was "
+    "resident before loading; pages of shared libraries are in it, as the page cache has it"
+)
 APART = (
     "ratios are of launches taken at different times: what changed on the machine in between is in "
     "them"
@@ -135,7 +140,10 @@ def _rows(pair: Pair) -> Iterator[Row]:
     yield from _answer_rows(pair)
     base, new = pair.base, pair.new
     yield from _bytes_row("size", base.size_bytes, new.size_bytes)
-    yield from _bytes_row("peak memory", base.peak_rss_bytes, new.peak_rss_bytes)
+    if _only_peaks(pair):
+        yield from _bytes_row("peak memory", base.peak_rss_bytes, new.peak_rss_bytes)
+    else:
+        yield from _bytes_row("added memory", base.added_bytes, new.added_bytes)
 
 
 def _latency_row(change: LatencyChange) -> Row:
@@ -184,6 +192,14 @@ def _answer_rows(pair: Pair) -> Iterator[Row]:
         )
 
 
+def _only_peaks(pair: Pair) -> bool:
+    """Return whether the peaks are known, but not what the artefact added on both sides."""
+    sides = pair.base, pair.new
+    return all(side.peak_rss_bytes is not None for side in sides) and any(
+        side.added_bytes is None for side in sides
+    )
+
+
 def _bytes_row(figure: str, base: int | None, new: int | None) -> Iterator[Row]:
     if base is None or new is None:
         return
@@ -228,6 +244,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
                 f"{pair.label}: top-1 lost on {found.lost} and gained on {found.gained} of "
                 f"{found.n} images; McNemar p = {found.p_value:.2g}"
             )
+        if _only_peaks(pair):
+            yield f"{pair.label}: {NOT_ADDED}"
     for reason in dict.fromkeys(pair.accuracy_reason for pair in pairs if pair.accuracy_reason):
         yield f"no accuracy to compare: {reason}"
     for name, records in (("BASE", comparison.only_base), ("NEW", comparison.only_new)):
@@ -345,11 +363,18 @@ def _pair_fields(pair: Pair) -> dict[str, Any]:
         },
         "same_answers": pair.same_answers and asdict(pair.same_answers),
         "size_bytes": {"base": pair.base.size_bytes, "new": pair.new.size_bytes},
+        **_added_fields(pair),
         "peak_rss_bytes": {"base": pair.base.peak_rss_bytes, "new": pair.new.peak_rss_bytes},
         "device": {"base": pair.base.device, "new": pair.new.device},
         "runtime_version": {"base": pair.base.runtime_version, "new": pair.new.runtime_version},
         "launches": [_launch_fields(launch) for launch in pair.launches],
     }
+
+
+def _added_fields(pair: Pair) -> dict[str, Any]:
+    added = {"base": pair.base.added_bytes, "new": pair.new.added_bytes}
+    reason = {"added_bytes_reason": NOT_TOLD} if None in added.values() else {}
+    return {"added_bytes": added, **reason}
 
 
 def _interleaving_fields(turns: Interleaving) -> dict[str, Any]:

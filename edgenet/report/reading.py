@@ -16,6 +16,7 @@ from edgenet.measure.accuracy import Proportion
 from edgenet.measure.comparison import AccuracyChange, Comparison, Pair, interleaved_changes
 from edgenet.measure.conditions import Conditions, Difference
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
+from edgenet.measure.process_memory import added_bytes
 from edgenet.measure.statistics import PairedDifference, Summary
 from edgenet.measure.stored import Camera, Document, Prediction, Record, unmeasured
 
@@ -199,7 +200,7 @@ def _validator(schema: str) -> Any:
 def _record(entry: Mapping[str, Any]) -> Record:
     artifact, accuracy, agreement = entry["artifact"], entry["accuracy"], entry["agreement"]
     before = (entry["state"] or {}).get("before") or {}
-    affinity = entry.get("affinity")
+    affinity, memory = entry.get("affinity"), entry["memory"] or {}
     return Record(
         runtime=artifact["runtime"],
         precision=artifact["precision"],
@@ -217,7 +218,8 @@ def _record(entry: Mapping[str, Any]) -> Record:
         power_mode=before.get("power_mode"),
         latency=_latency(entry["latency"] or {}),
         launches=tuple(_latency(launch["latency"]) for launch in entry.get("launches", ())),
-        peak_rss_bytes=(entry["memory"] or {}).get("peak_rss_bytes"),
+        peak_rss_bytes=memory.get("peak_rss_bytes"),
+        added_bytes=added_bytes(memory.get("peak_rss_bytes"), memory.get("before_load_bytes")),
         top1=accuracy and _proportion(accuracy["top1"], accuracy["n"]),
         agreement=agreement and _proportion(agreement["top1"], agreement["n"]),
         predictions=tuple(
@@ -316,6 +318,7 @@ def _pair_side(entry: Mapping[str, Any], side: str) -> Record:
         runtime_version=entry.get("runtime_version", {}).get(side),
         size_bytes=entry["size_bytes"][side],
         peak_rss_bytes=entry["peak_rss_bytes"][side],
+        added_bytes=entry.get("added_bytes", {}).get(side),
         agreement=agreement and Proportion(**agreement),
     )
 

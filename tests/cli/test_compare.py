@@ -181,6 +181,34 @@ def test_a_record_may_come_through_a_pipe(folder):
         assert run(["compare", f"/dev/fd/{child.stdout.fileno()}", "base.json"]) == 0
 
 
+def memory(peak, before):
+    return profile_record(memory={"peak_rss_bytes": peak, "before_load_bytes": before})
+
+
+def test_memory_is_what_the_artefact_adds(folder, capsys, valid):
+    """Two environments with the same versions: other libraries are in the page cache."""
+    write_document(Path("one.json"), profile_document(memory(109_700_000, 77_900_000)))
+    write_document(Path("other.json"), profile_document(memory(82_300_000, 50_900_000)))
+    out = output(capsys, "compare one.json other.json").out
+    assert re.search(r"added memory +31.80 MB +31.40 MB +-1.3 %", out)
+    assert "peak memory" not in out
+    document = json.loads(output(capsys, "compare one.json other.json --json").out)
+    valid(document)
+    assert document["pairs"][0]["added_bytes"] == {"base": 31_800_000, "new": 31_400_000}
+    assert "added_bytes_reason" not in document["pairs"][0]
+
+
+def test_memory_is_the_peak_where_that_is_all_there_is(folder, capsys, valid):
+    write_document(Path("one.json"), profile_document(memory(109_700_000, None)))
+    out = output(capsys, "compare one.json base.json").out
+    assert re.search(r"peak memory +109.7\d* MB +91.00 MB", out)
+    assert "peak memory in place of what the artefact adds, because one side does not tell" in out
+    document = json.loads(output(capsys, "compare one.json base.json --json").out)
+    valid(document)
+    assert document["pairs"][0]["added_bytes"] == {"base": None, "new": 57_000_000}
+    assert "before loading" in document["pairs"][0]["added_bytes_reason"]
+
+
 BEYOND_BASE = (
     *("cv2", "PIL", "torch", "onnx", "safetensors", "flatbuffers"),
     *("onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime"),

@@ -194,6 +194,7 @@ def test_a_bundle_against_itself(nothing_changed, small_bundle):
     assert (pair.accuracy.difference.lost, pair.accuracy.difference.gained) == (0, 0)
     assert pair.base.size_bytes == pair.new.size_bytes > 0
     assert pair.base.peak_rss_bytes > 10_000_000
+    assert 0 < pair.base.added_bytes < pair.base.peak_rss_bytes
     assert pair.base.device == pair.new.device
     assert nothing_changed.base.bundle_sha256 == small_bundle.sha256
     assert nothing_changed.interleaving.complete
