@@ -194,7 +194,7 @@ def energy(
     """Return the energy between two moments by the trapezoid rule; None where readings lack.
 
     Needs a reading at or before the start, one at or after the end, and one between: what lies
-    outside the readings, or in a gap between them, is not known: `NO_ENERGY` says so in words. The
+    outside the readings, or in a gap between them, is not known: `why_no_energy` tells more. The
     idle power is the mean measured before (`mean_power_w`).
     """
     points = [
@@ -220,6 +220,16 @@ def energy(
         gross_mj=gross_mj,
         above_idle_mj=None if idle_mj is None else gross_mj - idle_mj,
         readings=len(inside),
+    )
+
+
+def why_no_energy(sampler: Sampler) -> str:
+    """Return why `energy` found none: what the sensors said last, or that there were gaps."""
+    states = [sample.state for sample in (*sampler.samples, *sampler.power_samples)]
+    if any(state.power_w is not None for state in states):
+        return NO_ENERGY
+    return next(
+        (why for state in reversed(states) if (why := state.unknown.get("power_w"))), NO_ENERGY
     )
 
 

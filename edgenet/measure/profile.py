@@ -18,7 +18,7 @@ import numpy as np
 
 from edgenet.board.detect import Board
 from edgenet.board.machine import Machine
-from edgenet.board.sampling import NO_ENERGY, Energy, board_sampler, energy, mean_power_w
+from edgenet.board.sampling import Energy, board_sampler, energy, mean_power_w, why_no_energy
 from edgenet.board.sensors import power_sensors
 from edgenet.board.state import READINGS, State, was_throttled
 from edgenet.board.target import Target
@@ -325,7 +325,7 @@ def _measure(setting: _Setting, artifact: Artifact, threads: int) -> Measured:
         during=states[1:-1],
         after=states[-1],
         sensor_problems=sampler.problems,
-        energy=NO_ENERGY
+        energy=why_no_energy(sampler)
         if window is None
         else InferenceEnergy(
             window=window,

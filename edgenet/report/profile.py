@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -268,11 +269,17 @@ def _why(found: Measured) -> list[str]:
 
 
 def _energy(found: InferenceEnergy) -> str:
-    runs, above = found.runs, found.window.above_idle_mj
-    text = f"{found.window.gross_mj / runs:.3g} mJ an inference"
+    gross_mj, above = found.window.gross_mj / found.runs, found.window.above_idle_mj
+    text = f"{gross_mj:.3g} mJ an inference"
     if above is not None:
-        text += f", {above / runs:.3g} mJ above idle ({found.idle_w:.3g} W)"
+        text += f", {_as_exact(above / found.runs, gross_mj)} mJ above idle ({found.idle_w:.3g} W)"
     return f"{text}; of {found.source}"
+
+
+def _as_exact(part: float, whole: float) -> str:
+    """Return a part of `whole` to the place of its third digit: no sensor tells it any finer."""
+    places = 2 - math.floor(math.log10(whole)) if whole > 0 else 2
+    return f"{round(part, places) + 0.0:.{max(places, 0)}f}"
 
 
 def _soak(found: Measured, plan: Plan) -> str:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgenet.board.detect import detect
-from edgenet.board.sampling import Sample, Sampler, board_sampler, energy, mean_power_w
+from edgenet.board.sampling import (
+    NO_ENERGY,
+    Sample,
+    Sampler,
+    board_sampler,
+    energy,
+    mean_power_w,
+    why_no_energy,
+)
 from edgenet.board.sensors import Sensors
 from edgenet.board.state import READINGS, State, combine
 from edgenet.board.target import load_target
@@ -200,3 +208,19 @@ def test_states_of_several_sensors():
     assert told.unknown["governor"] == "lost; gone"
     assert told.unknown["power_w"] == "absent"
     assert set(told.unknown) <= set(READINGS)
+
+
+def test_why_there_is_no_energy():
+    """What the sensors said last; gaps only where any of them ever told power."""
+    absent = combine([State(load_1min=0.5)], "this target has no sensor for it")
+    with Sampler(lambda: absent) as without:
+        pass
+    assert why_no_energy(without) == "this target has no sensor for it"
+    refused = State(unknown={"power_w": "energy_uj: permission denied"})
+    with Sampler(lambda: absent, read_power=lambda: refused, power_interval_s=0.01) as locked:
+        pass
+    assert why_no_energy(locked) == "energy_uj: permission denied"
+    told = State(power_w=3.0)
+    with Sampler(lambda: absent, read_power=lambda: told, power_interval_s=0.01) as gaps:
+        pass
+    assert why_no_energy(gaps) == NO_ENERGY

@@ -10,11 +10,12 @@ import pytest
 
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
+from edgenet.board.sampling import Energy
 from edgenet.board.state import READINGS, State
 from edgenet.bundle import Precision
 from edgenet.measure.evaluate import ArtifactResult, Evaluation, Picture
 from edgenet.measure.launch import Opened
-from edgenet.measure.profile import NO_LAYERS, Measured, Memory, Plan, Profile
+from edgenet.measure.profile import NO_LAYERS, InferenceEnergy, Measured, Memory, Plan, Profile
 from edgenet.measure.timing import Paced, WarmUp
 from edgenet.report.profile import profile_text
 from edgenet.report.profile_record import profile_document
@@ -194,3 +195,19 @@ def test_answers_that_nobody_can_judge_are_not_called_right(shown, small_bundle)
     assert "no accuracy: the pictures have no labels; give labelled ones with --data" in text
     assert "no agreement: no float artefact could run beside it" in text
     assert "int8 when it was converted: top-1 agreed with float on " in text
+
+
+@pytest.mark.parametrize(
+    ("gross_mj", "above_mj", "told"),
+    [
+        (20.5, -4.05e-15, "20.5 mJ an inference, 0.0 mJ above idle (2.5 W)"),
+        (20.5, 3.14159, "20.5 mJ an inference, 3.1 mJ above idle (2.5 W)"),
+        (0.0512, -0.00004, "0.0512 mJ an inference, 0.0000 mJ above idle (2.5 W)"),
+        (4321.0, 1234.0, "4.32e+03 mJ an inference, 1230 mJ above idle (2.5 W)"),
+        (0.0, 0.0, "0 mJ an inference, 0.00 mJ above idle (2.5 W)"),
+    ],
+)
+def test_energy_above_idle_is_no_finer_than_what_was_measured(shown, gross_mj, above_mj, told):
+    window = Energy(seconds=4.0, gross_mj=gross_mj, above_idle_mj=above_mj, readings=40)
+    text, _ = shown(energy=InferenceEnergy(window=window, runs=1, idle_w=2.5, source="VDD_IN"))
+    assert f"{told}; of VDD_IN" in text
