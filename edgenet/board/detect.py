@@ -81,11 +81,25 @@ class Board:
     """Whether the device tree is that of an emulator: no time measured there means anything."""
     virtual: bool
     """Whether a hypervisor shares the machine with others."""
+    recognised: bool
+    """Whether the target recognises the machine; one that was asked for is used all the same."""
 
     @property
     def name(self) -> str:
         """Return the model, or the next best."""
-        return self.model or (self.processors[0] if self.processors else self.target.title)
+        return self._called or self.target.title
+
+    @property
+    def mismatch(self) -> str | None:
+        """Return what the target recognises and this is not; None where it recognises this."""
+        if self.recognised:
+            return None
+        sign = self.target.recognised
+        signs = (sign.model, *sign.files, *sign.architectures)
+        wanted = " or ".join(filter(None, signs))
+        this = self._called or "a machine that tells no name"
+        kind = f" ({self.architecture})" if self.architecture else ""
+        return f"{self.target.name} recognises {wanted}; this is {this}{kind}"
 
     @property
     def facts(self) -> ModelFacts | None:
@@ -96,6 +110,11 @@ class Board:
     def latency_bands(self) -> tuple[LatencyBand, ...]:
         """Return the latencies that others have published for this model."""
         return self.target.bands_of(self._described)
+
+    @property
+    def _called(self) -> str | None:
+        """Return what the machine calls itself, whatever target it is taken for."""
+        return self.model or (self.processors[0] if self.processors else None)
 
     @property
     def _described(self) -> str:
@@ -135,6 +154,7 @@ def detect(machine: Machine, target: Target | None = None) -> Board:
         # A device tree that names a board, on a machine that has devices of no board.
         emulated=any(mark in compatible for mark in EMULATED) or (bool(compatible) and virtio),
         virtual=virtio or any("hypervisor" in _features(core) for core in cores),
+        recognised=_evidence(known.recognised, machine, model, architecture) > 0,
     )
 
 

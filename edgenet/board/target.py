@@ -223,12 +223,19 @@ def _complaint(error: Any) -> str:
     inside = f" in {key}" if key else ""
     if rule == "required":
         missing = next(name for name in wanted if name not in error.value)
-        return f"lacks {missing!r}{inside}: it needs {', '.join(wanted)}"
+        strange = "".join(f", has the unknown key {name!r}" for name in _unknown_keys(error)[:1])
+        return f"lacks {missing!r}{inside}{strange}: it needs {', '.join(wanted)}"
     if rule == "additionalProperties":
-        known = error.definition["properties"]
-        unknown = next(name for name in error.value if name not in known)
-        return f"unknown key {unknown!r}{inside}: choose from {', '.join(known)}"
+        known = ", ".join(error.definition["properties"])
+        return f"unknown key {_unknown_keys(error)[0]!r}{inside}: choose from {known}"
     return f"{key} is {json.dumps(error.value, default=str)}, expected {_right(rule, wanted)}"
+
+
+def _unknown_keys(error: Any) -> list[str]:
+    """Return the keys that a table has and may not have; one may be mistyped for one it lacks."""
+    if error.definition.get("additionalProperties", True):
+        return []
+    return [name for name in error.value if name not in error.definition["properties"]]
 
 
 def _right(rule: str, wanted: Any) -> str:

@@ -12,7 +12,7 @@ from edgenet.board.doctor import Examination, RuntimeCheck
 from edgenet.board.sensors import ABSENT, State
 from edgenet.report.table import render, size
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 NOT_INSTALLED = "it is not installed"
 NOT_TOLD = "the machine does not tell"
 
@@ -24,6 +24,7 @@ def doctor_text(found: Examination, *, source: str) -> str:
     lines = [
         f"{board.name}: {source}",
         f"target      {board.target.name}{verified}",
+        *([f"            {board.mismatch}"] if board.mismatch else []),
         f"system      {'; '.join(board.systems) or 'unknown'}",
         f"processor   {_processors(board)}",
         f"int8        {found.int8_meaning}",
@@ -67,6 +68,7 @@ def board_document(board: Board) -> dict[str, Any]:
     return {
         "target": board.target.name,
         "name": board.name,
+        **({"target_mismatch": board.mismatch} if board.mismatch else {}),
         "target_verified_on_hardware": board.target.verified_on_hardware,
         **_or_reason("model", board.model, nothing),
         **_or_reason("architecture", board.architecture, nothing),

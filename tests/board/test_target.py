@@ -108,6 +108,12 @@ WRONG = [
         r'sensors\[0\].kind is "thermometer", expected one of load',
     ),
     ('soc = "soc"', "", r"lacks 'soc' in sensors\[0\]: it needs soc"),
+    (
+        'soc = "soc"',
+        'sock = "soc"',
+        r"lacks 'soc' in sensors\[0\], has the unknown key 'sock': it needs soc",
+    ),
+    ('title = "my board"', 'titel = "a"', "lacks 'title', has the unknown key 'titel': it needs"),
     ('soc = "soc"', "soc = 3", r"sensors\[0\].soc is 3, expected a text in quotes"),
     ('soc = "soc"', 'soc = "soc"\nchips = []', r"unknown key 'chips' in sensors\[0\]: choose from"),
     ('"fastest"', '"big"', 'threads.cores is "big", expected one of fastest, all'),

@@ -10,6 +10,7 @@ import pytest
 
 from edgenet.board.doctor import examine
 from edgenet.board.machine import Machine
+from edgenet.board.target import load_target, parse_target
 from edgenet.board.tree import documented, open_tree
 from edgenet.report.doctor import doctor_document, doctor_text
 
@@ -47,6 +48,44 @@ def test_documented_boards(valid, name):
     assert valid(made)
     assert nulls_without_reason(made) == []
     assert made["board"]["target_verified_on_hardware"] is False
+
+
+RK3588 = """
+title = "my board"
+verified_on_hardware = false
+[recognised]
+model = "RK3588"
+files = ["/etc/orangepi-release"]
+[[runtimes]]
+name = "litert"
+install = "pip install 'edgenet[litert]'"
+why = "small"
+[[sensors]]
+kind = "load"
+[threads]
+cores = "all"
+advice = "all"
+"""
+
+
+def test_a_target_that_is_not_this_machine_is_used_and_says_so(valid):
+    mine = parse_target(RK3588, name="mine", origin="mine.toml")
+    with open_tree("laptop") as machine:
+        found = examine(machine, mine)
+    told = "mine recognises RK3588 or /etc/orangepi-release; this is Example laptop (x86_64)"
+    lines = doctor_text(found, source="a test").splitlines()
+    assert lines[1:3] == ["target      mine (not verified on hardware)", f"            {told}"]
+    made = document(found)
+    assert valid(made)
+    assert (made["board"]["target"], made["board"]["target_mismatch"]) == ("mine", told)
+
+
+@pytest.mark.parametrize("target", ["x86", "linux", None])
+def test_a_target_that_recognises_the_machine_is_no_mismatch(target):
+    with open_tree("laptop") as machine:
+        found = examine(machine, target and load_target(target))
+    assert "recognises" not in doctor_text(found, source="a test")
+    assert "target_mismatch" not in document(found)["board"]
 
 
 def test_this_machine(valid):
