@@ -24,6 +24,23 @@ from edgenet.bundle import Precision
 from edgenet.convert.pipeline import WRITERS
 from edgenet.measure.profile import NULL
 
+START_BY_TURNS = """
+import sys, time
+from pathlib import Path
+import machine
+lock, mark, done = Path("board.lock"), Path("held"), 0
+deadline = time.monotonic() + 30
+while done < 60 and time.monotonic() < deadline:
+    try:
+        with machine._lock(lock, "board"):
+            mark.touch(exist_ok=False)
+            time.sleep(0.001)
+            mark.unlink()
+            done += 1
+    except machine.BoardError as error:
+        assert "being started by someone else" in str(error)
+assert done == 60
+"""
 WAIT_FOR_FRAMES = """
 import hashlib, sys, time
 import cv2
@@ -195,3 +212,14 @@ def test_a_start_that_is_ended_leaves_no_board(pi5, sent):
         assert command("stop", PI4).returncode == 0
     assert not is_alive(board.pid)
     assert PI4 not in running()
+
+
+def test_one_starter_at_a_time_and_no_lock_is_left(tmp_path):
+    """The file is removed by whoever holds it, between another's opening and locking it too."""
+    tools = {**os.environ, "PYTHONPATH": str(BOARD.parent)}
+    starters = [
+        subprocess.Popen([sys.executable, "-c", START_BY_TURNS], cwd=tmp_path, env=tools)
+        for _ in range(6)
+    ]
+    assert [starter.wait(60) for starter in starters] == [0] * 6
+    assert list(tmp_path.iterdir()) == []

@@ -163,11 +163,7 @@ def _claimed(workshop: Workshop, name: str) -> Iterator[Path]:
     """Give the empty folder of a board that does not run, to one starter at a time."""
     running = workshop.folder / "running"
     running.mkdir(parents=True, exist_ok=True)
-    with (running / f"{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BoardError(f"{name} is being started by someone else") from None
+    with _lock(running / f"{name}.lock", name):
         for board in boards(workshop):
             if board.name == name:
                 raise BoardError(
@@ -178,6 +174,34 @@ def _claimed(workshop: Workshop, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         yield folder
+
+
+@contextlib.contextmanager
+def _lock(path: Path, name: str) -> Iterator[None]:
+    """Hold a file that nobody else holds; it is gone afterwards."""
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BoardError(f"{name} is being started by someone else") from None
+            # Whoever held it before may have removed it since it was opened: a file of that name is
+            # another one now, which a third may hold.
+            if not _is_at(path, lock.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, opened: int) -> bool:
+    """Tell whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _qemu(system: System, profile: Profile, tree: Path, console: Path) -> list[str]:
