@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from edgenet.bundle import Precision
     from edgenet.measure.versus import Plan, Side
 
-ALONE = ("paced", "duration", "soak", "quick", "layers")
-"""Options of a profile that a comparison in turns has no use for."""
+BY_ITSELF = "profile each bundle by itself"
+OWN_RULES = "it has its own rules, 20 rounds a launch; --launches says how many of these"
+ALONE = {
+    **dict.fromkeys(("paced", "soak", "layers"), BY_ITSELF),
+    **dict.fromkeys(("duration", "quick"), OWN_RULES),
+}
+"""Options of a profile that a comparison in turns has no use for, and what there is instead."""
 PICTURES = 1000
 """How many labelled pictures stand behind the difference in accuracy."""
 
@@ -46,7 +51,7 @@ def refuse_what_does_not_fit(context: typer.Context, against: Path | None) -> No
         raise UsageError("--launches is of a comparison: give --against BUNDLE too")
     wrong = sorted(given.intersection(ALONE))
     if against is not None and wrong:
-        raise UsageError(f"--{wrong[0]} does not go with --against; profile each bundle by itself")
+        raise UsageError(f"--{wrong[0]} does not go with --against: {ALONE[wrong[0]]}")
 
 
 def profile_against(asked: Asked, against: Path, plan: Plan) -> None:

@@ -21,6 +21,7 @@ from edgenet.cli.options import (
     JsonOption,
     RecordOption,
     TargetOption,
+    bundle_path,
     finite,
     precisions,
     runtime_names,
@@ -83,6 +84,7 @@ def camera(
         Path | None,
         typer.Argument(
             metavar="BUNDLE",
+            parser=bundle_path,
             show_default=False,
             help="Folder written by edgenet convert. Default: the INT8 ImageNet bundle inside.",
         ),

@@ -81,7 +81,9 @@ def compare(
         raise UsageError("--markdown and --json exclude each other; -o writes the JSON beside")
     limits = Limits(
         max_slowdown_percent=_limit("--max-slowdown", max_slowdown, unit="percent, as in 5%"),
-        max_drop_points=_limit("--max-drop", max_drop, unit="percentage points, as in 0.5"),
+        max_drop_points=_limit(
+            "--max-drop", max_drop, unit="percentage points up to 100, as in 0.5", most=100
+        ),
     )
     if output is not None:
         check_writable(output)
@@ -105,7 +107,9 @@ def compare(
         raise EdgenetError(f"{' against '.join(told)}: {outcome_line(gates)}")
 
 
-def _limit(option: str, text: str | None, *, unit: str) -> float | None:
+def _limit(
+    option: str, text: str | None, *, unit: str, most: float = sys.float_info.max
+) -> float | None:
     """Return a limit; the percent sign may be left out."""
     if text is None:
         return None
@@ -113,6 +117,6 @@ def _limit(option: str, text: str | None, *, unit: str) -> float | None:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= most:
         raise UsageError(f"{option} {text!r} is no limit; give {unit}")
     return value

@@ -12,6 +12,7 @@ from edgenet.cli.options import (
     JsonOption,
     PrecisionOption,
     TargetOption,
+    bundle_path,
     precisions,
     runtime_names,
     split,
@@ -40,7 +41,9 @@ NOTHING = "nothing was there"
 def deploy(
     bundle: Annotated[
         Path | None,
-        typer.Argument(metavar="BUNDLE", help="Folder written by edgenet convert."),
+        typer.Argument(
+            metavar="BUNDLE", parser=bundle_path, help="Folder written by edgenet convert."
+        ),
     ] = None,
     camera_options: Annotated[
         list[str] | None,

@@ -14,8 +14,20 @@ from edgenet.errors import UsageError
 if TYPE_CHECKING:
     from edgenet.bundle import Precision
 
+
+def bundle_path(text: str) -> Path:
+    """Return the path of a bundle; raises `typer.BadParameter` for an empty text.
+
+    `Path("")` is the folder one is in, which a script's variable that was not set does not mean.
+    """
+    if not text:
+        raise typer.BadParameter("is empty; give a bundle made by edgenet convert")
+    return Path(text)
+
+
 BundleArgument = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Folder written by edgenet convert.")
+    Path,
+    typer.Argument(metavar="BUNDLE", parser=bundle_path, help="Folder written by edgenet convert."),
 ]
 RuntimeOption = Annotated[
     list[str] | None,
@@ -94,12 +106,12 @@ def precisions(values: list[str] | None) -> tuple[Precision, ...]:
 def thread_counts(values: list[str] | None) -> tuple[int, ...]:
     """Return the numbers of threads; no more than the processors that this process may use."""
     cores = len(os.sched_getaffinity(0))
-    counts = []
+    given, counts = ",".join(values or ()), []
     for text in split(values) or ("1",):
         if not text.isdecimal() or not 1 <= int(text) <= cores:
             raise UsageError(
-                f"--threads {text}: give whole numbers from 1 to {cores}, the processors that this "
-                "process may run on"
+                f"--threads {given!r}: give whole numbers from 1 to {cores}, the processors that "
+                "this process may run on"
             )
         counts.append(int(text))
     return tuple(counts)

@@ -18,6 +18,7 @@ from edgenet.cli.options import (
     PrecisionOption,
     RecordOption,
     TargetOption,
+    bundle_path,
     finite,
     precisions,
     runtime_names,
@@ -64,6 +65,7 @@ def profile(
         Path | None,
         typer.Option(
             metavar="BASE",
+            parser=bundle_path,
             help="Another bundle, to hold BUNDLE against: both run by turns, in many launches.",
         ),
     ] = None,

@@ -36,6 +36,9 @@ LATENCIES = (
     *("load_ms", "first_inference_ms", "inference_ms", "paced_inference_ms"),
     *("wait_ms", "decode_ms", "preprocess_ms", "frame_to_label_ms"),
 )
+NULL = {"type": "null"}
+EITHER = ("oneOf", "anyOf")
+"""Rules of a schema by which a value may have one of several forms."""
 AGAIN = "measure again with edgenet evaluate, profile or camera"
 
 
@@ -185,16 +188,42 @@ def _check_schema(origin: str, data: Mapping[str, Any], schema: str) -> None:
     try:
         _validator(schema)(data)
     except fastjsonschema.JsonSchemaValueException as error:
-        told = error.message.replace("data", "record", 1)
+        told = _complaint(error, schema).replace("data", "record", 1)
         raise BadRecord(f"{origin}: is damaged: {told}; {AGAIN}") from None
+
+
+def _complaint(error: Any, schema: str) -> str:
+    """Return what is wrong with a document, and where.
+
+    Of a value that may be null or something, the library tells only that it is neither: this tells
+    what keeps it from being something.
+    """
+    import fastjsonschema
+
+    forms = [form for form in error.rule_definition if form != NULL] if error.rule in EITHER else []
+    if len(forms) != 1:
+        return str(error.message)
+    shared = {"definitions": _schema(schema).get("definitions", {})}
+    try:
+        fastjsonschema.compile({"allOf": forms, **shared})(error.value)
+    except fastjsonschema.JsonSchemaValueException as inner:
+        or_null = " or null" if inner.name == "data" and inner.rule == "type" else ""
+        return f"{error.name}{_complaint(inner, schema).removeprefix('data')}{or_null}"
+    return str(error.message)
+
+
+@cache
+def _schema(name: str) -> dict[str, Any]:
+    text = (files("edgenet.schemas") / f"{name}.schema.json").read_bytes()
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 @cache
 def _validator(schema: str) -> Any:
     import fastjsonschema
 
-    text = (files("edgenet.schemas") / f"{schema}.schema.json").read_bytes()
-    return fastjsonschema.compile(json.loads(text))
+    return fastjsonschema.compile(_schema(schema))
 
 
 def _record(entry: Mapping[str, Any]) -> Record:

@@ -145,3 +145,25 @@ def test_a_missing_extra_names_the_install(place, package, line):
     assert len(complaints) == 1
     assert "pip install 'edgenet[" in complaints[0]
     assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["inspect", ""],
+        ["classify", "", "good.jpg"],
+        ["evaluate", ""],
+        ["verify", ""],
+        ["diagnose", ""],
+        ["profile", ""],
+        ["profile", "bundle", "--against", ""],
+        ["camera", ""],
+        ["deploy", "", "--host", "nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_no_bundle(place, monkeypatch, capsys, line):
+    """A variable of a script that is not set; the folder one is in may well be a bundle."""
+    monkeypatch.chdir(place / "bundle")
+    assert run(line) == 2
+    assert "is empty; give a bundle" in capsys.readouterr().err

@@ -152,6 +152,7 @@ BAD = [
         2,
         "--max-drop 'inf' is no limit; give percentage points",
     ),
+    ("base.json new.json --max-drop 101", 2, "--max-drop '101' is no limit; give .* up to 100"),
     ("base.json new.json --markdown --json", 2, "--markdown and --json exclude each other"),
     ("base.json new.json -o bundle", 2, "bundle: is a folder; give -o"),
     ("text.json base.json", 1, "text.json: is no whole JSON document"),

@@ -163,9 +163,11 @@ def test_a_rate_that_cannot_be_met(small_bundle, tmp_path, capsys):
 
 CORES = len(os.sched_getaffinity(0))
 CASES = [
-    (["--threads", str(CORES + 1)], 2, f"--threads {CORES + 1}: give whole numbers from 1 to"),
-    (["--threads", "0"], 2, "--threads 0"),
-    (["--threads", "two"], 2, "--threads two"),
+    (["--threads", str(CORES + 1)], 2, f"--threads '{CORES + 1}': give whole numbers from 1 to"),
+    (["--threads", "0"], 2, "--threads '0'"),
+    (["--threads", "two"], 2, "--threads 'two'"),
+    (["--threads", ""], 2, "--threads '': give whole numbers"),
+    (["--threads", "1,,2"], 2, "--threads '1,,2': give whole numbers"),
     (["--paced", "0"], 2, "--paced"),
     (["--soak", "1"], 2, "--soak"),
     (["--duration", "0"], 2, "--duration"),

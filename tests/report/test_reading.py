@@ -101,6 +101,18 @@ BAD = [
     ("quick", without("records", 0, "quick"), "is damaged: .*quick"),
     ("board", without("board"), "is damaged: .*board"),
     ("sha", profile_document(bundle_sha256="12"), "is damaged: .*bundle_sha256"),
+    (
+        "latency",
+        profile_document({**ONE, "latency": "fast"}),
+        r"is damaged: record.records\[0\].latency must be object or null; measure again",
+    ),
+    (
+        "inside",
+        profile_document(
+            {**ONE, "latency": {"inference_ms": {**ONE["latency"]["inference_ms"], "n": "many"}}}
+        ),
+        r"is damaged: record.records\[0\].latency.inference_ms.n must be integer; measure again",
+    ),
     ("twice", profile_document(ONE, ONE), "two records of onnxruntime int8, 1 thread"),
 ]
 
