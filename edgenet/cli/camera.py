@@ -245,7 +245,7 @@ def camera(
         from edgenet.measure.profile import runnable
         from edgenet.report.camera import camera_text
         from edgenet.report.camera_record import camera_document
-        from edgenet.report.saving import check_writable
+        from edgenet.report.saving import check_writable, record_path
         from edgenet.stream.events import parse_smoothing
         from edgenet.stream.loading import in_order
         from edgenet.stream.shadow import Sampling, require_reference
@@ -262,7 +262,7 @@ def camera(
             require_reference(found)
         board = detect(Machine(), None if target is None else load_target(target))
         artifacts = in_order(runnable(found, asked, precisions(precision)), board.target)
-        path = output or _record_path(found, shipped=bundle is None)
+        path = output or record_path(found, "camera")
         check_writable(path)
         recorded = None if replay is None else _replay_of(replay)
         # The words of the command line are checked before a camera is looked for.
@@ -387,7 +387,6 @@ def _trip(
         kind="camera",
         named_after=bundle,
         output=output,
-        records=Path("records").absolute() if root is None else None,
         # Without one, the board's own shipped bundle runs.
         bundles={} if root is None else {"bundle": bundle},
         pictures={} if dataset is None else {"truth": dataset},
@@ -416,14 +415,6 @@ def _shipped() -> Path:
     from edgenet.bundle import shipped_bundle
 
     return shipped_bundle()
-
-
-def _record_path(bundle: Bundle, *, shipped: bool) -> Path:
-    """Return where the record goes: never into the installed package."""
-    from edgenet.report.saving import record_path
-
-    path = record_path(bundle, "camera")
-    return Path("records").absolute() / path.name if shipped else path
 
 
 def _source(uri: str | None) -> str:

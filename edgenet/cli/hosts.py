@@ -56,8 +56,6 @@ class Trip:
     """Beside which the record is kept."""
     output: Path | None = None
     """Where the user wants the record."""
-    records: Path | None = None
-    """Folder of records, where that is not beside the bundle."""
     bundles: Mapping[str, Bundle] = field(default_factory=dict)
     """Bundles that must be there, by parameter."""
     pictures: Mapping[str, Dataset] = field(default_factory=dict)
@@ -249,10 +247,7 @@ def _record_here(trip: Trip, host: str) -> Path | None:
 
     if trip.kind is None or trip.named_after is None:
         return None
-    path = record_path(trip.named_after, trip.kind, host=host)
-    if trip.records is not None:
-        path = trip.records / path.name
-    path = trip.output or path
+    path = trip.output or record_path(trip.named_after, trip.kind, host=host)
     check_writable(path)
     return path
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgenet.bundle import Bundle, write_whole, writing
+from edgenet.bundle import Bundle, shipped_bundle, write_whole, writing
 from edgenet.errors import NotWritable, UsageError
 
 NO_NAME = re.compile(r"[^\w.@-]")
@@ -40,9 +40,12 @@ def check_writable(path: Path) -> None:
 def record_path(bundle: Bundle, kind: str, *, host: str | None = None) -> Path:
     """Return where a measurement of now goes: `records/` beside the bundle, keyed by it.
 
-    `host` is where it was taken, if not here; the name of the file tells it.
+    For the bundle that comes with edgenet that would be the installed package: there, `records/` of
+    the working folder. `host` is where it was taken, if not here; the name of the file tells it.
     """
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H%M%S.%fZ")
     where = "" if host is None else f"_{NO_NAME.sub('-', host)}"
     name = f"{bundle.sha256[:12]}_{kind}{where}_{now}.json"
-    return bundle.root.absolute().parent / "records" / name
+    packaged = bundle.root.resolve() == shipped_bundle().resolve()
+    beside = Path.cwd() if packaged else bundle.root.absolute().parent
+    return beside / "records" / name

@@ -6,7 +6,7 @@ from importlib.resources import files
 import fastjsonschema
 import pytest
 
-from edgenet.bundle import Precision
+from edgenet.bundle import Precision, load_bundle, shipped_bundle
 from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist
 from edgenet.measure.evaluate import evaluate
@@ -33,6 +33,12 @@ def test_schema(small_bundle, valid, tmp_path):
     save_document(made, tmp_path / "deep/record.json")
     assert valid(json.loads((tmp_path / "deep/record.json").read_text("utf-8")))
     assert record_path(small_bundle, "evaluation").parent == small_bundle.root.parent / "records"
+
+
+def test_nothing_is_written_into_the_installed_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = record_path(load_bundle(shipped_bundle()), "profile")
+    assert path.parent == tmp_path / "records"
 
 
 def test_schema_where_little_is_known(make_bundle, valid):
