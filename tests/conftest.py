@@ -16,13 +16,15 @@ from ssh_server import board as board
 from ssh_server import small_disk as small_disk
 from virtual_board import VirtualBoard, started
 
-from edgenet.bundle import Bundle, load_bundle
+from edgenet.bundle import Bundle
 from edgenet.convert.calibration import Calibration
-from edgenet.convert.pipeline import WRITERS, Int8Options, convert
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import WRITERS, convert
 from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist
 from edgenet.data.sample import Dataset
 from edgenet.graph import Graph
+from edgenet.manifest import load_bundle
 from edgenet.models.fold import fold
 from edgenet.models.weights import Choices, Reference, load_reference
 from edgenet.preprocess import UInt8Array, prepare

@@ -3,8 +3,9 @@
 import json
 from dataclasses import replace
 
-from edgenet.bundle import Bundle, describe_artifact, describe_file, load_bundle, write_manifest
+from edgenet.bundle import Bundle, describe_artifact, describe_file
 from edgenet.golden import TABLE
+from edgenet.manifest import load_bundle, write_manifest
 
 
 def seal(bundle: Bundle) -> Bundle:

@@ -20,16 +20,12 @@ from edgenet.bundle import (
     combined_sha256,
     describe_file,
     files_sha256,
-    left_out_files,
-    load_bundle,
-    new_bundle,
-    part_document,
-    read_labels,
-    write_manifest,
-    write_whole,
 )
+from edgenet.convert.destination import new_bundle
 from edgenet.convert.pipeline import WRITERS
 from edgenet.errors import BadData, BrokenBundle, EdgenetError, NotWritable, UsageError
+from edgenet.manifest import left_out_files, load_bundle, part_document, read_labels, write_manifest
+from edgenet.writing import write_whole
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgenet import runtimes
-from edgenet.bundle import Precision, load_bundle
+from edgenet.bundle import Precision
+from edgenet.manifest import load_bundle
 from edgenet.measure.probe import FOLDER, RESOLUTION, picture
 
 CLASSES = 4

@@ -104,7 +104,7 @@ def profile_against(asked: Asked, against: Path, plan: Plan) -> None:
 
 
 def _side(root: Path, asked: Asked) -> Side:
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.measure.profile import runnable
     from edgenet.measure.versus import Side
 

@@ -241,7 +241,7 @@ def camera(
         from edgenet.board.detect import detect
         from edgenet.board.machine import Machine
         from edgenet.board.target import load_target
-        from edgenet.bundle import load_bundle
+        from edgenet.manifest import load_bundle
         from edgenet.measure.profile import runnable
         from edgenet.report.camera import camera_text
         from edgenet.report.camera_record import camera_document
@@ -353,8 +353,9 @@ def _trip(
     as_json: bool,
 ) -> Trip:
     """Return what takes the command to boards; `files` closes what is written meanwhile."""
-    from edgenet.bundle import load_bundle, writing
+    from edgenet.manifest import load_bundle
     from edgenet.stream.listening import ANY_PORT
+    from edgenet.writing import writing
 
     given = context.params
     for name, why in HERE_ALONE.items():

@@ -37,7 +37,7 @@ def classify(
         if not image.is_file():
             what = "is a folder; give pictures" if image.is_dir() else "no such file"
             raise UsageError(f"{image}: {what}")
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.measure.classify import classify as run
     from edgenet.report.classification import classification_document
     from edgenet.report.table import render

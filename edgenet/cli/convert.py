@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgenet.convert.calibration import Calibration
-    from edgenet.convert.pipeline import Int8Options, Target
+    from edgenet.convert.limits import Int8Options
+    from edgenet.convert.pipeline import Target
     from edgenet.convert.source import Source
     from edgenet.models.weights import Choices
 
@@ -167,7 +168,7 @@ def convert(
         import torch
 
         from edgenet.convert import pipeline
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.report.inspection import artifact_table, bundle_document, quantization_text
 
     targets = pipeline.select_targets(split(runtime), precisions(precision))
@@ -246,7 +247,7 @@ def _int8_options(
     max_drop: float | None,
     data: str | None,
 ) -> Int8Options:
-    from edgenet.convert.pipeline import Int8Options
+    from edgenet.convert.limits import Int8Options
     from edgenet.data.dataset import open_dataset
     from edgenet.quantize.recipe import DEFAULT, load_recipe
 
@@ -364,7 +365,7 @@ def _choices(
     labels: Path | None,
     seed: int,
 ) -> Choices:
-    from edgenet.bundle import read_labels
+    from edgenet.manifest import read_labels
     from edgenet.models.architecture import (
         Activation,
         Padding,

@@ -94,7 +94,7 @@ def deploy(
     until the new is whole; after a lost connection, run it again.
     """
     from edgenet.board.target import load_target
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.remote.deploy import Wishes
 
     hosts = split(host)

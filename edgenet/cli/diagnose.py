@@ -53,8 +53,8 @@ def diagnose(
         import torch
 
         from edgenet.convert.diagnose import diagnose as run
-    from edgenet.bundle import load_bundle
     from edgenet.data.dataset import open_dataset
+    from edgenet.manifest import load_bundle
     from edgenet.report.diagnosis import diagnosis_document, diagnosis_text
 
     if limit is not None and data is None:

@@ -59,9 +59,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure top-1, top-5 and agreement with the reference on labelled pictures."""
-    from edgenet.bundle import load_bundle
     from edgenet.data.dataset import open_dataset
     from edgenet.data.labels import accepted_in
+    from edgenet.manifest import load_bundle
     from edgenet.measure.evaluate import evaluate as run
     from edgenet.report.evaluation import evaluation_text
     from edgenet.report.record import evaluation_document

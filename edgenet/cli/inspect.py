@@ -28,7 +28,7 @@ def inspect(
 
     What each operator computes in is what the runtime itself reports once the artefact is loaded.
     """
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.measure.operators import report_operators
     from edgenet.report.inspection import (
         bundle_document,

@@ -155,8 +155,8 @@ def profile(
     from edgenet.board.detect import detect
     from edgenet.board.machine import Machine
     from edgenet.board.target import load_target
-    from edgenet.bundle import load_bundle
     from edgenet.data.dataset import open_dataset
+    from edgenet.manifest import load_bundle
     from edgenet.measure import profile as measure
     from edgenet.report.profile import profile_text
     from edgenet.report.profile_record import profile_document
@@ -202,7 +202,7 @@ def _trip(
     context: typer.Context, hosts: Sequence[str], asked: Asked, against: Path | None, *, quick: bool
 ) -> Trip:
     """Return what takes a profile to boards, with the pictures that it would show here."""
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
 
     if against is not None and len(hosts) > 1:
         raise UsageError("--against compares on one --host; run it for each by itself")

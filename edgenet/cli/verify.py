@@ -39,7 +39,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Run the bundle's golden pictures here and compare each artefact with the host's logits."""
-    from edgenet.bundle import load_bundle
+    from edgenet.manifest import load_bundle
     from edgenet.measure.verify import verify as run
     from edgenet.report.verification import (
         failure_line,

@@ -10,57 +10,49 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
 import edgenet
-from edgenet import runtimes
 from edgenet.bundle import (
-    DECIBEL,
     LABELS,
-    POINTS,
     QUANTIZATION,
     Artifact,
     Bundle,
     GoldenFiles,
-    LimitResult,
-    Output,
     Precision,
     Quantization,
     describe_artifact,
     describe_file,
-    new_bundle,
-    read_labels,
-    write_manifest,
 )
 from edgenet.convert.calibration import (
-    FEWEST_TO_HOLD_OUT,
     Calibration,
     CalibrationImages,
     Progress,
     identity,
-    labelled_images,
     look_over,
     read_images,
 )
+from edgenet.convert.checks import check_artifacts
 from edgenet.convert.description import Description
+from edgenet.convert.destination import new_bundle
 from edgenet.convert.golden import choose_pictures, spread_pictures, write_golden
 from edgenet.convert.golden_layers import LayersInFile, float_weights, stored_weights
+from edgenet.convert.limits import (
+    Int8Options,
+    JudgedLimit,
+    check_held_out,
+    check_labelled,
+    make_limits,
+)
 from edgenet.convert.source import Source
 from edgenet.convert.work import work_of
-from edgenet.data.hygiene import check_disjoint
-from edgenet.data.labels import accepted_in
-from edgenet.data.sample import Dataset
-from edgenet.errors import BadData, ConversionFailed, MissingExtra, UsageError, needs_extra
-from edgenet.golden import split
-from edgenet.graph import Float32Array, QuantizedGraph
-from edgenet.measure.agreement import Agreement, closeness
-from edgenet.quantize import execute, simulate
+from edgenet.errors import BadData, UsageError, needs_extra
+from edgenet.manifest import read_labels, write_manifest
+from edgenet.measure.agreement import Agreement
+from edgenet.quantize import execute
 from edgenet.quantize.document import document
 from edgenet.quantize.form import (
     Calibrated,
@@ -73,20 +65,8 @@ from edgenet.quantize.form import (
     make_form,
 )
 from edgenet.quantize.recipe import Recipe
-from edgenet.wording import counted
 
-FLOAT32_TOLERANCE = 1e-4
-"""Largest difference that a float32 artefact's output may have, in parts of its largest value."""
-CHECKED_IMAGES = 4
-"""How many calibration images each artefact is run on before it may leave."""
-STRAY_DB = 6.0
-"""By how much an INT8 artefact's SQNR may be below that of its form simulated: runtimes round
-differently, and a network that multiplies small errors shows it."""
-NEAR_DB = 30.0
-"""An SQNR from which on it is rounding that differs and nothing else."""
 TENSORRT = "tensorrt"
-MEASURES_KEPT = 4
-"""How many forms' measures are remembered: of those that are made last, one is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,41 +112,6 @@ TOOLS = ("torch", "onnx", "openvino", "ai-edge-litert", "opencv-python", "opencv
 """The distributions whose versions the manifest names."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Int8Options:
-    """What is asked of the INT8 form."""
-
-    recipe: Recipe
-    full_integer: bool = False
-    """Nothing in float, for accelerators that have no other arithmetic."""
-    min_sqnr_db: float | None = None
-    """Least SQNR of the outputs on the held-out quarter of the calibration set."""
-    max_drop_points: float | None = None
-    """Most points of top-1 accuracy lost on `labelled`."""
-    labelled: Dataset | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _JudgedLimit(Limit):
-    """A limit with whom it is judged by, so that the manifest can tell what came of it."""
-
-    judges: Jury
-
-    def result_of(self, form: Form) -> LimitResult:
-        """Return what `form` reached."""
-        reached = self.measure(form.quantized)
-        # A limit counts up towards the better: points that may be lost are below 0 there.
-        sign = 1 if self.unit == DECIBEL else -1
-        return LimitResult(
-            option=self.name,
-            unit=self.unit,
-            asked=abs(self.allowed),
-            reached=sign * reached + 0.0 if np.isfinite(reached) else None,
-            judged_on=self.judges.on,
-            images=len(self.judges.images),
-        )
-
-
 def select_targets(
     requested_runtimes: Sequence[str], precisions: Sequence[Precision]
 ) -> tuple[Target, ...]:
@@ -208,13 +153,13 @@ def convert(
     cannot be held to; nothing is left behind then.
     """
     _check_packages(targets)
-    _check_labelled(source, int8)
+    check_labelled(source, int8)
     for note in source.notes:
         progress.warn(note)
     with new_bundle(destination, replace=replace) as folder:
         integer = any(target.precision is Precision.INT8 for target in targets)
         images = read_images(calibration, source, progress, strict=integer)
-        _check_held_out(images, int8)
+        check_held_out(images, int8)
         forms: dict[str, Form] = {}
         quantizations: tuple[Quantization, ...] = ()
         if integer:
@@ -225,7 +170,7 @@ def convert(
         if source.labels:
             _write_labels(source.labels, folder / LABELS)
         artifacts = [_write(target, folder, source, forms, progress) for target in targets]
-        _check(folder, artifacts, source, images, forms, progress)
+        check_artifacts(folder, artifacts, source, images, forms, progress)
         layers = _layers_in_files(folder, source, targets, artifacts, forms)
         golden = _write_golden(
             folder, source, images, artifacts, forms, quantizations, layers, progress
@@ -245,7 +190,7 @@ def convert(
                 mean=source.mean,
                 std=source.std,
                 preprocessing=source.preprocessing,
-                outputs=_outputs(source),
+                outputs=source.outputs,
                 labels=source.labels,
                 files=tuple(describe_file(folder, path) for path in paths),
                 artifacts=tuple(artifacts),
@@ -266,40 +211,6 @@ def _check_packages(targets: Sequence[Target]) -> None:
     for writer in dict.fromkeys(target.writer for target in targets):
         with needs_extra("convert"):
             importlib.import_module(f"edgenet.convert.{writer}")
-
-
-def _outputs(source: Source) -> tuple[Output, ...]:
-    shapes = source.graph.output_shapes
-    return tuple(
-        Output(name=name, shape=shapes[name], layer=layer)
-        for layer, name in source.graph.outputs.items()
-    )
-
-
-def _check_labelled(source: Source, int8: Int8Options) -> None:
-    """Raise before the work what a limit for accuracy could not be judged by."""
-    if int8.max_drop_points is None:
-        return
-    if not source.graph.is_classifier:
-        names = ", ".join(source.graph.outputs.values())
-        raise BadData(
-            f"{source.name}: is no classifier (its outputs are {names}), and --max-drop needs one; "
-            "use --min-sqnr"
-        )
-    if not source.model.trained:
-        raise UsageError(
-            "--max-drop: the weights are random, so their accuracy means nothing; use --min-sqnr, "
-            "or give trained weights"
-        )
-    accepted_in(_labelled(int8), source.labels)
-
-
-def _check_held_out(images: CalibrationImages, int8: Int8Options) -> None:
-    if int8.min_sqnr_db is not None and not images.held_out:
-        raise BadData(
-            "--min-sqnr judges on a quarter of the calibration set, which has "
-            f"{counted(len(images.inputs), 'image')}; give {FEWEST_TO_HOLD_OUT} images or more"
-        )
 
 
 def _warn_of_float(quantizations: Sequence[Quantization], progress: Progress) -> None:
@@ -340,7 +251,7 @@ def _quantize(
         source.graph,
         images.held_out or images.inputs,
     )
-    limits = _limits(source, images, int8, judges, progress)
+    limits = make_limits(source, images, int8, judges, progress)
     forms = _make_forms(calibrated, limits, targets, int8, progress)
     done = progress.step("judge INT8", total=len(forms))
     quantizations = tuple(
@@ -385,70 +296,11 @@ def _make_forms(
     return forms
 
 
-def _limits(
-    source: Source,
-    images: CalibrationImages,
-    int8: Int8Options,
-    judges: Jury,
-    progress: Progress,
-) -> list[_JudgedLimit]:
-    """Return the limits; what they measure of a form is remembered, as it is asked repeatedly."""
-    limits = []
-    if int8.min_sqnr_db is not None:
-
-        @lru_cache(MEASURES_KEPT)
-        def sqnr_db(form: QuantizedGraph) -> float:
-            return _decibel(judges.agreement(form).sqnr_db)
-
-        limits.append(
-            _JudgedLimit(
-                name="--min-sqnr",
-                unit=DECIBEL,
-                allowed=int8.min_sqnr_db,
-                measure=sqnr_db,
-                judges=judges,
-            )
-        )
-    if int8.max_drop_points is not None:
-        labelled = _labelled_jury(source, images, int8, progress)
-
-        @lru_cache(MEASURES_KEPT)
-        def gain(form: QuantizedGraph) -> float:
-            return -labelled.drop(form)
-
-        limits.append(
-            _JudgedLimit(
-                name="--max-drop",
-                unit=POINTS,
-                allowed=-int8.max_drop_points,
-                measure=gain,
-                judges=labelled,
-            )
-        )
-    return limits
-
-
-def _labelled_jury(
-    source: Source, images: CalibrationImages, int8: Int8Options, progress: Progress
-) -> Jury:
-    dataset = _labelled(int8)
-    accepted = accepted_in(dataset, source.labels)
-    inputs, labels, named = labelled_images(dataset, source, accepted, progress)
-    check_disjoint(images.sha256, named)
-    return jury(dataset.name, source.graph, inputs, labels)
-
-
-def _labelled(int8: Int8Options) -> Dataset:
-    if int8.labelled is None:
-        raise UsageError("--max-drop needs labelled pictures: give --data, or use --min-sqnr")
-    return int8.labelled
-
-
 def _judged(
     name: str,
     form: Form,
     judges: Jury,
-    limits: Sequence[_JudgedLimit],
+    limits: Sequence[JudgedLimit],
     recipe: Recipe,
     done: Callable[[], None],
 ) -> Quantization:
@@ -497,114 +349,6 @@ def _write(
     )
 
 
-def _check(
-    folder: Path,
-    artifacts: Sequence[Artifact],
-    source: Source,
-    images: CalibrationImages,
-    forms: Mapping[str, Form],
-    progress: Progress,
-) -> None:
-    """Run every artefact against the original; raises `ConversionFailed` for one that must stay.
-
-    A float32 file must answer as the original does; one in INT8 may be off by what its own form is
-    off by when it is simulated, and by `STRAY_DB` more.
-
-    An artefact whose runtime is not installed here is named and stays unchecked.
-    """
-    done = progress.step(f"check against {source.original}", total=len(artifacts))
-    inputs = images.inputs[:CHECKED_IMAGES]
-    outputs = _outputs(source)
-    names = [output.name for output in outputs]
-    original = [
-        _Original(name=name, values=values, of=source.original)
-        for name, values in zip(
-            names, split(source.answers(np.concatenate(inputs)), outputs), strict=True
-        )
-    ]
-    _check_reading(source, original, split(execute.answers(source.graph, inputs), outputs))
-    simulated = {
-        name: split(simulate.answers(form.quantized, inputs), outputs)
-        for name, form in forms.items()
-    }
-    for artifact in artifacts:
-        try:
-            session = runtimes.load(artifact.runtime, folder / artifact.files[0])
-        except MissingExtra as error:
-            progress.warn(f"{artifact.label} is not checked: {error}")
-            continue
-        with closing(session):
-            found = np.stack([runtimes.answer(session, image, names) for image in inputs])
-        meant = simulated.get(artifact.quantization or "", [None] * len(outputs))
-        for part in zip(original, split(found, outputs), meant, strict=True):
-            _check_output(artifact, *part)
-        done()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Original:
-    """What one output is to be."""
-
-    name: str
-    values: Float32Array
-    """(pictures, values)."""
-    of: str
-    """What gives these answers."""
-
-
-def _check_output(
-    artifact: Artifact, original: _Original, found: Float32Array, meant: Float32Array | None
-) -> None:
-    """Hold one output of an artefact, (pictures, values), against what it is to be.
-
-    `meant` is what the artefact's INT8 form makes of the pictures when it is simulated.
-    """
-    name, expected = original.name, original.values
-    if _is_dead(found, expected) or not np.isfinite(found).all():
-        raise ConversionFailed(
-            f"{artifact.label}: its {name} are constant or not finite on real images, so it is "
-            "not written; check the weights and the calibration images"
-        )
-    worst, allowed = float(np.abs(found - expected).max()), _allowed(expected)
-    if artifact.precision is Precision.FLOAT32 and worst > allowed:
-        raise ConversionFailed(
-            f"{artifact.label}: a value of {name} differs from {original.of} by {worst:.2g}, "
-            f"allowed are {allowed:.2g}"
-        )
-    if meant is None:
-        return
-    wanted, reached = (closeness(values, expected).sqnr_db for values in (meant, found))
-    if wanted is not None and reached is not None and reached < min(wanted, NEAR_DB) - STRAY_DB:
-        raise ConversionFailed(
-            f"{artifact.label}: its {name} are {reached:.1f} dB from {original.of}'s where "
-            f"its numbers mean {wanted:.1f} dB, so {artifact.runtime} does not compute what the "
-            "file says; leave it out with --runtime and --precision, and report the network"
-        )
-
-
-def _is_dead(found: Float32Array, expected: Float32Array) -> bool:
-    """Tell whether an output is one value throughout where the original's is not, or always."""
-    still, meant = (np.ptp(values, axis=1) == 0 for values in (found, expected))
-    return found.shape[1] > 1 and bool((still & ~meant).any() or still.all())
-
-
-def _check_reading(
-    source: Source, original: Sequence[_Original], read: Sequence[Float32Array]
-) -> None:
-    """Refuse a graph that is not the original: an INT8 file alone would hide it in its noise."""
-    for output, values in zip(original, read, strict=True):
-        worst, allowed = float(np.abs(values - output.values).max()), _allowed(output.values)
-        if worst > allowed:
-            raise ConversionFailed(
-                f"{source.name}: edgenet's own reading of it differs from {output.of} by "
-                f"{worst:.2g} in {output.name}, allowed are {allowed:.2g}; report the network"
-            )
-
-
-def _allowed(expected: Float32Array) -> float:
-    return FLOAT32_TOLERANCE * max(float(np.abs(expected).max()), 1.0)
-
-
 def _layers_in_files(
     folder: Path,
     source: Source,
@@ -613,7 +357,7 @@ def _layers_in_files(
     forms: Mapping[str, Form],
 ) -> dict[str, LayersInFile]:
     """Return, by each artefact's label, what its file has of each layer."""
-    layers, outputs = work_of(source.graph), _outputs(source)
+    layers, outputs = work_of(source.graph), source.outputs
     found = {}
     for target, artifact in zip(targets, artifacts, strict=True):
         writer = importlib.import_module(f"edgenet.convert.{target.writer}")
@@ -649,18 +393,13 @@ def _write_golden(
         [(sample.name, sample.read()) for sample in chosen],
         source.preprocessing,
         artifacts,
-        outputs=_outputs(source),
+        outputs=source.outputs,
         quantizations=quantizations,
         output_steps={name: form.output_steps for name, form in forms.items()},
         layers=layers,
         reference=partial(execute.answers, source.graph),
         on_artifact=progress.step("golden vectors", total=len(artifacts)),
     )
-
-
-def _decibel(sqnr_db: float | None) -> float:
-    """Return an SQNR as a number: bit-identical outputs have no noise."""
-    return float("inf") if sqnr_db is None else sqnr_db
 
 
 def _tool_versions() -> dict[str, str]:

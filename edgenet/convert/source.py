@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgenet.bundle import Model
+from edgenet.bundle import Model, Output
 from edgenet.errors import BadData
 from edgenet.graph import LOGITS, Float32Array, Graph, Normalise
 from edgenet.models.fold import fold
@@ -44,6 +44,15 @@ class Source:
     model: Model
     notes: tuple[str, ...] = ()
     """What a user should know about the reading of it."""
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Return what the network gives out, in the manifest's order."""
+        shapes = self.graph.output_shapes
+        return tuple(
+            Output(name=name, shape=shapes[name], layer=layer)
+            for layer, name in self.graph.outputs.items()
+        )
 
 
 def of_reference(reference: Reference) -> Source:

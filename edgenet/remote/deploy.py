@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from edgenet import __version__
 from edgenet.board.target import Target
-from edgenet.bundle import Artifact, Bundle, Precision, part_document
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.errors import DeployRefused
+from edgenet.manifest import part_document
 from edgenet.remote import service as services
 from edgenet.remote.installed import DIGITS, HOME_FOLDER, SERVICE_ROOT, bundle_folder
 from edgenet.remote.sending import (

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgenet.bundle import PART, Bundle
+from edgenet.bundle import Bundle
 from edgenet.errors import NotDeployed
+from edgenet.manifest import PART
 from edgenet.remote.ssh import Connection
 
 HOME_FOLDER = ".local/share/edgenet"

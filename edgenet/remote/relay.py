@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from edgenet.bundle import writing
 from edgenet.errors import ConnectionLost
 from edgenet.remote.attended import ERR, INTERRUPT, OUT
 from edgenet.remote.installed import Installation
 from edgenet.remote.ssh import Connection
+from edgenet.writing import writing
 
 RECORDS = "records"
 """Below the board's root: where commands work that were asked for from here."""

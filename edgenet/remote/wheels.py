@@ -24,17 +24,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 from edgenet import __version__
-from edgenet.bundle import (
-    MANIFEST,
-    PART,
-    Artifact,
-    Bundle,
-    left_out_files,
-    load_bundle,
-    part_document,
-    shipped_bundle,
-)
+from edgenet.bundle import MANIFEST, Artifact, Bundle, shipped_bundle
 from edgenet.errors import DeployRefused
+from edgenet.manifest import PART, left_out_files, load_bundle, part_document
 from edgenet.remote.receiver import NOT_NEEDED
 
 DATA_PACKAGES = ("calibration", "targets")

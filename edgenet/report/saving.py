@@ -12,8 +12,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from edgenet.bundle import Bundle, shipped_bundle, write_whole, writing
+from edgenet.bundle import Bundle, shipped_bundle
 from edgenet.errors import NotWritable, UsageError
+from edgenet.writing import write_whole, writing
 
 NO_NAME = re.compile(r"[^\w.@-]")
 """What of a host's name does not go into that of a file."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from edgenet import __version__
-from edgenet.bundle import Output, load_bundle
+from edgenet.bundle import Output
 from edgenet.errors import RuntimeRefused
+from edgenet.manifest import load_bundle
 from edgenet.runtimes import (
     Float32Array,
     OperatorReport,

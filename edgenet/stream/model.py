@@ -11,7 +11,8 @@ from pathlib import Path
 
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
-from edgenet.bundle import Bundle, Precision, load_bundle, shipped_bundle
+from edgenet.bundle import Bundle, Precision, shipped_bundle
+from edgenet.manifest import load_bundle
 from edgenet.measure.profile import runnable
 from edgenet.stream.loading import in_order
 from edgenet.stream.result import Result

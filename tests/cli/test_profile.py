@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from edgenet.bundle import MANIFEST, load_bundle
+from edgenet.bundle import MANIFEST
 from edgenet.cli import run
+from edgenet.manifest import load_bundle
 from edgenet.report.reading import read_document
 from tests.board_python import HOST_ONLY, RUNTIMES, make_python
 

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from edgenet import runtimes
-from edgenet.bundle import Precision, load_bundle
+from edgenet.bundle import Precision
 from edgenet.cli import run
 from edgenet.data import photographs
+from edgenet.manifest import load_bundle
 from edgenet.preprocess import prepare
 
 SIZE = 48

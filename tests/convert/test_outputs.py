@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from edgenet import runtimes
-from edgenet.bundle import MANIFEST, Precision, load_bundle
+from edgenet.bundle import MANIFEST, Precision
 from edgenet.cli import run
 from edgenet.convert import tensorrt_rules
 from edgenet.data import photographs
 from edgenet.golden import read_golden
+from edgenet.manifest import load_bundle
 from edgenet.measure.agreement import closeness
 from edgenet.measure.layers import BETWEEN, fold
 from edgenet.measure.profile import null_artifact

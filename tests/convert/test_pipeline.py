@@ -17,14 +17,15 @@ from conftest import Silent, convert_quietly
 
 from edgenet import runtimes
 from edgenet.bundle import Precision
+from edgenet.convert import checks, tensorrt_rules
 from edgenet.convert import onnx as onnx_writer
 from edgenet.convert import openvino as openvino_writer
-from edgenet.convert import pipeline, tensorrt_rules
 from edgenet.convert import tflite as tflite_writer
 from edgenet.convert.calibration import Calibration, CalibrationImages
 from edgenet.convert.description import Description
 from edgenet.convert.golden_layers import stored_weights
-from edgenet.convert.pipeline import Int8Options, convert, select_targets
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import convert, select_targets
 from edgenet.convert.source import of_reference
 from edgenet.data import fashion_mnist, photographs
 from edgenet.data.dataset import open_dataset
@@ -468,7 +469,7 @@ def test_a_runtime_that_computes_something_else_is_noticed(small_bundle, fashion
     calibrated = calibrate(source.graph, inputs, recipe, seed=0, progress=Silent())
     form = make_form(calibrated, (), progress=Silent())
     artifacts = [a for a in small_bundle.artifacts if a.quantization == "int8"]
-    check = functools.partial(pipeline._check, small_bundle.root, progress=Silent())
+    check = functools.partial(checks.check_artifacts, small_bundle.root, progress=Silent())
     check(artifacts, source, images, {"int8": form})
     flipped = dataclasses.replace(source, graph=with_flipped_layer(source.graph))
     other = dataclasses.replace(

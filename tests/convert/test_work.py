@@ -2,10 +2,10 @@
 
 import json
 
-from edgenet.bundle import load_bundle
 from edgenet.cli import run
 from edgenet.convert.work import work_of
 from edgenet.graph import Convolution, FullyConnected
+from edgenet.manifest import load_bundle
 from tests.conftest import folded
 
 

@@ -17,9 +17,10 @@ import onnx
 import pytest
 from sealed import seal, seal_with_vectors
 
-from edgenet.bundle import Precision, load_bundle
+from edgenet.bundle import Precision
 from edgenet.cli import run
 from edgenet.golden import LAYERS, TABLE, read_golden, read_layer_means
+from edgenet.manifest import load_bundle
 from edgenet.measure.verify import verify
 
 LABELS = [

@@ -4,7 +4,8 @@ import pytest
 from conftest import convert_quietly
 
 from edgenet.bundle import Precision
-from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import select_targets
 from edgenet.measure.operators import ArtifactOperators, report_operators
 from edgenet.quantize.recipe import Recipe, load_recipe
 from edgenet.report.inspection import operator_document, operator_text

@@ -11,19 +11,13 @@ import onnx
 import pytest
 from sealed import seal
 
-from edgenet.bundle import (
-    Precision,
-    Quantization,
-    describe_artifact,
-    describe_file,
-    load_bundle,
-    write_manifest,
-)
+from edgenet.bundle import Precision, Quantization, describe_artifact, describe_file
 from edgenet.cli import run
 from edgenet.convert.golden import write_golden
 from edgenet.data import fashion_mnist
 from edgenet.errors import BrokenBundle
 from edgenet.golden import LOGITS, TABLE, read_golden
+from edgenet.manifest import load_bundle, write_manifest
 from edgenet.measure.verify import compare, verify
 
 INTEGER = Quantization(

@@ -17,9 +17,10 @@ import pytest
 
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
-from edgenet.bundle import Precision, load_bundle
+from edgenet.bundle import Precision
 from edgenet.data import fashion_mnist
 from edgenet.errors import NotComparable, RuntimeRefused
+from edgenet.manifest import load_bundle
 from edgenet.measure.comparison import interleaved_changes
 from edgenet.measure.gates import Limits, Outcome, judge
 from edgenet.measure.interleaved import InterleavedLaunch, middle, ratio_of, waited

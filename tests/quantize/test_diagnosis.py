@@ -14,7 +14,8 @@ from conftest import Silent
 from edgenet.bundle import QUANTIZATION, Precision
 from edgenet.cli import run
 from edgenet.convert.diagnose import diagnose
-from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist, photographs
 from edgenet.errors import BadData, ConversionFailed
 from edgenet.quantize.recipe import Recipe

@@ -10,7 +10,8 @@ import pytest
 from conftest import Silent, folded, network_inputs
 
 from edgenet.convert.calibration import Calibration
-from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist
 from edgenet.errors import BadData, ConversionFailed
 from edgenet.quantize.form import Limit, calibrate, hold_limits, jury, make_form

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from ssh_server import served
 
-from edgenet.bundle import load_bundle
+from edgenet.manifest import load_bundle
 from edgenet.remote.installed import bundle_on, find_installation
 from edgenet.remote.sending import receiving
 from edgenet.remote.ssh import COMMAND_VARIABLE, connect

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgenet import runtimes
-from edgenet.bundle import load_bundle
 from edgenet.errors import DeployRefused
+from edgenet.manifest import load_bundle
 from edgenet.remote import wheels
 from edgenet.remote.wheels import (
     BOARD_EXTRAS,

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 from conftest import Silent, convert_quietly
 
-from edgenet.bundle import DECIBEL, MANIFEST, POINTS, LimitResult, load_bundle
-from edgenet.convert.pipeline import Int8Options, select_targets
+from edgenet.bundle import DECIBEL, MANIFEST, POINTS, LimitResult
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist
+from edgenet.manifest import load_bundle
 from edgenet.quantize.recipe import load_recipe
 from edgenet.report.inspection import bundle_text, quantization_text
 

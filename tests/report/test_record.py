@@ -6,9 +6,10 @@ from importlib.resources import files
 import fastjsonschema
 import pytest
 
-from edgenet.bundle import Precision, load_bundle, shipped_bundle
+from edgenet.bundle import Precision, shipped_bundle
 from edgenet.convert.pipeline import select_targets
 from edgenet.data import fashion_mnist
+from edgenet.manifest import load_bundle
 from edgenet.measure.evaluate import evaluate
 from edgenet.models.weights import Choices, load_reference
 from edgenet.report.record import evaluation_document

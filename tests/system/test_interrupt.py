@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from edgenet.bundle import load_bundle
 from edgenet.convert.pipeline import WRITERS
 from edgenet.errors import BrokenBundle
+from edgenet.manifest import load_bundle
 
 LINE = ["convert", "--weights", "random", "--width-multiplier", "0.25", "--resolution", "64"]
 

@@ -15,7 +15,8 @@ from conftest import convert_quietly
 from edgenet import runtimes
 from edgenet.bundle import Precision
 from edgenet.convert.calibration import Calibration
-from edgenet.convert.pipeline import WRITERS, Int8Options
+from edgenet.convert.limits import Int8Options
+from edgenet.convert.pipeline import WRITERS
 from edgenet.data import photographs
 from edgenet.measure.profile import NULL
 from edgenet.preprocess import prepare

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgenet import runtimes
-from edgenet.bundle import load_bundle, shipped_bundle
+from edgenet.bundle import shipped_bundle
 from edgenet.golden import prepare_pictures
+from edgenet.manifest import load_bundle
 
 ROOT = Path(__file__).parents[2]
 LARGEST_BYTES = 10_000_000

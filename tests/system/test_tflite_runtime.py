@@ -13,9 +13,10 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from sealed import seal_with_vectors
 
-from edgenet.bundle import Precision, load_bundle
+from edgenet.bundle import Precision
 from edgenet.data.dataset import open_dataset
 from edgenet.golden import read_golden
+from edgenet.manifest import load_bundle
 from edgenet.measure.accuracy import top_indices
 from edgenet.measure.evaluate import evaluate
 from edgenet.preprocess import prepare

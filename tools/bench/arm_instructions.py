@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from edgenet import runtimes
-from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
+from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.manifest import load_bundle
 from edgenet.report.table import render
 
 BOARD = Path(__file__).parents[1] / "virtual_board/board"

@@ -36,8 +36,9 @@ import numpy as np
 
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
-from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.errors import EdgenetError
+from edgenet.manifest import load_bundle
 from edgenet.measure.statistics import paired_ratio
 from edgenet.report.table import render
 from edgenet.stream.drift import Measure

@@ -32,7 +32,8 @@ from edgenet import runtimes
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
 from edgenet.board.sampling import board_sampler
-from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
+from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.manifest import load_bundle
 from edgenet.measure.launch import Launch
 from edgenet.measure.profile import null_artifact
 from edgenet.measure.timing import QUICK, back_to_back

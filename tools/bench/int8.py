@@ -35,13 +35,14 @@ import rivals
 from latency import Contestant, Plan, Ratio, Run
 
 from edgenet import runtimes
-from edgenet.bundle import Bundle, Precision, load_bundle
+from edgenet.bundle import Bundle, Precision
 from edgenet.data import photographs
 from edgenet.data.dataset import open_dataset
 from edgenet.data.labels import accepted_indices
 from edgenet.data.photographs import IMAGENET_CLASSES
 from edgenet.data.sample import Dataset
 from edgenet.errors import BadData
+from edgenet.manifest import load_bundle
 from edgenet.measure.accuracy import Accuracy, Proportion, score, top_indices
 from edgenet.measure.agreement import Agreement, agreement
 from edgenet.preprocess import UInt8Array, pixels_sha256, prepare, resize

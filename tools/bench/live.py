@@ -38,8 +38,9 @@ import numpy as np
 from edgenet import runtimes
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
-from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.data.dataset import open_dataset
+from edgenet.manifest import load_bundle
 from edgenet.measure.accuracy import Proportion, top_indices
 from edgenet.measure.statistics import PairedDifference, paired_ratio, student_t
 from edgenet.report.table import render

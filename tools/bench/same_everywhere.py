@@ -28,9 +28,10 @@ import cv2
 import numpy as np
 
 from edgenet import runtimes
-from edgenet.bundle import Artifact, Bundle, Precision, load_bundle
+from edgenet.bundle import Artifact, Bundle, Precision
 from edgenet.data import photographs
 from edgenet.golden import read_golden
+from edgenet.manifest import load_bundle
 from edgenet.preprocess import read_picture
 from edgenet.report.table import render
 from edgenet.runtimes import Float32Array

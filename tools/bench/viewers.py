@@ -36,7 +36,8 @@ import cv2
 import numpy as np
 
 from edgenet import runtimes
-from edgenet.bundle import Bundle, Precision, load_bundle
+from edgenet.bundle import Bundle, Precision
+from edgenet.manifest import load_bundle
 from edgenet.preprocess import prepare
 from edgenet.stream.frame import Clock, Delivered, Frame
 from edgenet.stream.result import Result, StageTimes

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgenet.bundle import writing
 from edgenet.errors import DeviceUnavailable, NotWritable, UsageError
 from edgenet.preprocess import UInt8Array
 from edgenet.stream.listening import Address, listen
 from edgenet.stream.marker import Layout
 from edgenet.stream.outlets import LISTEN_OPTION
+from edgenet.writing import writing
 
 CHILD = Path(__file__).with_name("gstreamer_child.py")
 SYSTEM_PYTHON = "/usr/bin/python3"

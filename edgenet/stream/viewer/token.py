@@ -9,8 +9,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from edgenet.bundle import writing
 from edgenet.errors import UsageError
+from edgenet.writing import writing
 
 SHORTEST_TOKEN = 16
 WORDING = re.compile(rf"[A-Za-z0-9._~-]{{{SHORTEST_TOKEN},}}")
