@@ -159,7 +159,7 @@ def test_the_exit_code_is_the_boards(deployed):
     line = ["profile", SMALL, "--host", "board"]
     code, out, err = edgenet(*line, "--threads", "100000")
     assert (code, out) == (2, "host: board\n")
-    assert re.search("^edgenet: board: --threads 100000", err, re.MULTILINE)
+    assert re.search("^edgenet: board: --threads '100000'", err, re.MULTILINE)
 
 
 def test_a_file_that_was_changed_there(deployed):
@@ -283,7 +283,7 @@ def test_documents_of_a_newer_edgenet(two):
     python.write_text(f"#!/bin/sh\n{sys.executable} \"$@\" | sed -u '{speak}'\n")
     code, out, err = edgenet("doctor", "--host", "pi4,pi5")
     assert code == 1
-    assert "schema 9.0 is not the 1.x that this edgenet reads; upgrade edgenet" in out
+    assert re.search(r"schema 9\.\d+ is not the 1\.x that this edgenet reads; upgrade edgenet", out)
     assert err.splitlines()[-1] == "edgenet: 2 of 2 hosts failed: pi4, pi5"
 
 
