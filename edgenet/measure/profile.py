@@ -41,6 +41,7 @@ OPERATOR_RUNS = 30
 QUICK_OPERATOR_RUNS = 20
 SOAK_SECONDS = 60.0
 INTERRUPTED = "interrupted"
+INTERRUPTED_BEFORE = "interrupted before"
 NOTHING_COMPUTED = "nothing is computed"
 NO_LAYERS = "not asked for"
 UNKNOWN_LAYERS = "the manifest, older than 1.2, does not name the layers; convert the model again"
@@ -171,6 +172,10 @@ def profile(
             if not outcome.measured:
                 raise
             complete = False
+            begun = {each.artifact for each in outcome.measured}
+            for artifact in artifacts:
+                if artifact not in begun:
+                    outcome.not_run.setdefault(artifact, INTERRUPTED_BEFORE)
     if not outcome.measured:
         raise RuntimeRefused("; ".join(dict.fromkeys(outcome.not_run.values())))
     return Profile(

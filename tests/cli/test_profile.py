@@ -260,6 +260,9 @@ def test_ctrl_c_keeps_the_artefacts_that_were_done(small_bundle, tmp_path):
     assert document == json.loads(record.read_text())
     assert document["complete"] is False
     assert document["records"][0]["complete"] is True
+    assert {each["reason"] for each in document["not_run"]} == {"interrupted before"}
+    begun = [record["artifact"] for record in document["records"]]
+    assert not any(each["artifact"] in begun for each in document["not_run"])
     assert document["records"][0]["accuracy"] is None
     assert "interrupted" in document["records"][0]["accuracy_reason"]
 
