@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -360,6 +360,7 @@ def _quantization_entry(found: Quantization) -> dict[str, Any]:
     }
 
 
-def _known_fields(kind: type, entry: dict[str, Any]) -> dict[str, Any]:
+def _known_fields(kind: type[Any], entry: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `entry` that this version knows; a newer minor version may add some."""
-    return {key: value for key, value in entry.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    known = {field.name for field in fields(kind)}
+    return {key: value for key, value in entry.items() if key in known}

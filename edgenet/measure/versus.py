@@ -31,7 +31,7 @@ from edgenet.measure.evaluate import Evaluation, evaluate
 from edgenet.measure.interleaved import InterleavedLaunch, Interleaving
 from edgenet.measure.launch import Block, Launch, Opened
 from edgenet.measure.process_memory import added_bytes
-from edgenet.measure.profile import NULL, Step, shown_images
+from edgenet.measure.profile import INTERRUPTED_BEFORE, NULL, Step, shown_images
 from edgenet.measure.quality import NO_CLASSIFIER
 from edgenet.measure.statistics import BEYOND
 from edgenet.measure.stored import Document, Prediction, Record, unmeasured
@@ -45,7 +45,6 @@ BLOCK_SECONDS = 0.075
 LEAST_RUNS_A_BLOCK = 3
 WARM_UP = Rules(give_up_seconds=1.0)
 """Short: what goes on settling does so for both."""
-INTERRUPTED = "interrupted before"
 OTHER_LABELS = "the bundles have other labels"
 
 
@@ -246,7 +245,7 @@ def _time_all(outcome: _Outcome, setting: _Setting, matches: Sequence[_Match], s
     plan, place = setting.plan, setting.place
     for match in matches:
         if not outcome.complete:
-            outcome.not_run[match] = INTERRUPTED
+            outcome.not_run[match] = INTERRUPTED_BEFORE
             continue
         done = step(f"{match.label}: launches", total=plan.launches)
         sensors = Sensors(place.machine, place.board.target.sensors)
@@ -269,7 +268,7 @@ def _time_all(outcome: _Outcome, setting: _Setting, matches: Sequence[_Match], s
                 _Timed(match=match, launched=tuple(launched), states=tuple(states))
             )
         else:
-            outcome.not_run[match] = INTERRUPTED
+            outcome.not_run[match] = INTERRUPTED_BEFORE
 
 
 def _launch(setting: _Setting, match: _Match, number: int) -> _Launched:
@@ -360,7 +359,7 @@ def _answers(
     """Return the answers of both sides on the same pictures, or why there are none."""
     ran = [timed.match for timed in outcome.timed if timed.match.new.runtime != NULL]
     if not outcome.complete:
-        return INTERRUPTED
+        return INTERRUPTED_BEFORE
     if not ran:
         return "nothing is computed"
     if base.labels != new.labels:
@@ -377,7 +376,7 @@ def _answers(
         )
     except KeyboardInterrupt:
         outcome.complete = False
-        return INTERRUPTED
+        return INTERRUPTED_BEFORE
 
 
 def _pair(timed: _Timed, answers: tuple[Evaluation, Evaluation] | str) -> Pair:

@@ -14,7 +14,15 @@ from edgenet.measure.evaluate import NO_REFERENCE, Evaluation
 from edgenet.measure.layer_profile import Layers
 from edgenet.measure.layers import LayerTime
 from edgenet.measure.peaks import Peaks
-from edgenet.measure.profile import NOTHING_COMPUTED, NULL, InferenceEnergy, Measured, Plan, Profile
+from edgenet.measure.profile import (
+    INTERRUPTED_BEFORE,
+    NOTHING_COMPUTED,
+    NULL,
+    InferenceEnergy,
+    Measured,
+    Plan,
+    Profile,
+)
 from edgenet.measure.roofline import Bound, Limits
 from edgenet.measure.statistics import summarise
 from edgenet.measure.timing import Paced
@@ -22,7 +30,6 @@ from edgenet.report.doctor import board_document, state_document
 from edgenet.report.fields import TOO_FEW_BEYOND, summary_fields, unknown
 from edgenet.report.record import SCHEMA_VERSION, answer_fields, data_fields, no_answer_fields
 
-INTERRUPTED = "interrupted before"
 NO_SOAK = "not asked for; --soak MINUTES does it"
 NO_TIME = "does not stand out of the noise of its measurement"
 NO_BOUND = "it lies between the layers, or no peak is known"
@@ -99,7 +106,7 @@ def _record(profile: Profile, measured: Measured) -> dict[str, Any]:
         },
         **_waited(measured.waited_share),
         "paced": None if paced is None else _paced(paced),
-        **({} if paced else {"paced_reason": INTERRUPTED}),
+        **({} if paced else {"paced_reason": INTERRUPTED_BEFORE}),
         **_soak(measured, profile.plan),
         "memory": {
             "peak_rss_bytes": measured.memory.peak_bytes,
@@ -135,9 +142,9 @@ def _latency(measured: Measured) -> dict[str, Any]:
     if measured.back_to_back_ns:
         latency["inference_ms"] = summary_fields(summarise(measured.back_to_back_ns))
     else:
-        latency |= unknown("inference_ms", INTERRUPTED)
+        latency |= unknown("inference_ms", INTERRUPTED_BEFORE)
     if paced is None or not paced.samples_ns:
-        return latency | unknown("paced_inference_ms", INTERRUPTED)
+        return latency | unknown("paced_inference_ms", INTERRUPTED_BEFORE)
     if paced.saturated:
         return latency | unknown("paced_inference_ms", saturation(paced))
     return latency | {"paced_inference_ms": summary_fields(summarise(paced.samples_ns))}
@@ -157,7 +164,7 @@ def _paced(paced: Paced) -> dict[str, Any]:
         "missed": paced.missed,
         "saturated": paced.saturated,
         "reachable_fps": paced.reachable_per_second,
-        **({} if paced.samples_ns else {"reachable_fps_reason": INTERRUPTED}),
+        **({} if paced.samples_ns else {"reachable_fps_reason": INTERRUPTED_BEFORE}),
     }
 
 
@@ -170,7 +177,7 @@ def _waited(share: float | None) -> dict[str, Any]:
 def _soak(measured: Measured, plan: Plan) -> dict[str, Any]:
     minutes = measured.soak
     if not minutes:
-        return unknown("soak", INTERRUPTED if plan.soak_minutes else NO_SOAK)
+        return unknown("soak", INTERRUPTED_BEFORE if plan.soak_minutes else NO_SOAK)
     first, last = (summarise(minute.samples_ns) for minute in (minutes[0], minutes[-1]))
     return {
         "soak": {
