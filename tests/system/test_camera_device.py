@@ -110,8 +110,12 @@ def test_the_drivers_clock_is_taken_where_it_can_be_true(pi5):
         pi5.run(choose.format(0))
     assert set(begins["clocks"]) == {"driver"}
     assert all(0 < waited < 5000 for waited in begins["waited_ms"])
-    ends = json.loads(pi5.python(READ.replace("len(frames) < 5", "len(frames) < 15"), "0"))
-    assert set(ends["clocks"][8:]) == {"arrival"}
+    untrue = 'sum(frame.clock.value == "arrival" for frame, _ in frames) < 12'
+    ends = json.loads(pi5.python(READ.replace("len(frames) < 5", untrue), "0"))
+    # A late reader finds some of these stamps possible; three that are not end the matter.
+    third = [at for at, clock in enumerate(ends["clocks"]) if clock == "arrival"][2]
+    assert set(ends["clocks"][third:]) == {"arrival"}
+    assert len(ends["clocks"][third:]) == 10
 
 
 def test_what_is_asked_for_by_name_and_not_there_is_refused(pi5):
