@@ -144,6 +144,8 @@ class Quantization:
     """What was asked of it; unknown, so empty, before schema version 1.2."""
     cosine: float | None = None
     """Between all outputs and the reference's; None before schema version 1.2."""
+    layers: tuple[LayerWork, ...] = ()
+    """Those of the bundle's that have less to do here; unknown, so none, before version 1.5."""
 
     @property
     def is_mostly_float(self) -> bool:
@@ -281,6 +283,12 @@ class Bundle:
                 f"{self.root}: is no classifier (its outputs are {names}) and has no labels, which "
                 f"{wish} needs; verify, diagnose, inspect and profile take it"
             )
+
+    def work(self, artifact: Artifact) -> tuple[LayerWork, ...]:
+        """Return what each layer has to do in an artefact, in the order of execution."""
+        form = next((q for q in self.quantizations if q.name == artifact.quantization), None)
+        changed = {layer.name: layer for layer in form.layers} if form else {}
+        return tuple(changed.get(layer.name, layer) for layer in self.layers)
 
     def path(self, artifact: Artifact) -> Path:
         """Return the file of `artifact` that a runtime opens."""

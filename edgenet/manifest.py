@@ -39,7 +39,7 @@ from edgenet.writing import write_whole
 
 PART, PART_VERSION = "part.json", "1.0"
 """Beside the manifest of a bundle that was deployed: which of its files are left out there."""
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 
 def load_bundle(root: Path) -> Bundle:
@@ -286,9 +286,7 @@ def _parse(
         tools=manifest["tools"],
         quantizations=tuple(_quantization(entry) for entry in manifest.get("quantizations", ())),
         golden=golden and _golden_files(golden),
-        layers=tuple(
-            LayerWork(**_known_fields(LayerWork, entry)) for entry in manifest.get("layers", ())
-        ),
+        layers=_layers(manifest),
     )
 
 
@@ -336,6 +334,7 @@ def _quantization(entry: dict[str, Any]) -> Quantization:
             LimitResult(**_known_fields(LimitResult, limit)) for limit in entry.get("limits", ())
         ),
         cosine=judged.get("cosine"),
+        layers=_layers(entry),
     )
 
 
@@ -357,7 +356,13 @@ def _quantization_entry(found: Quantization) -> dict[str, Any]:
         },
         "weighted_layers": found.weighted_layers,
         "limits": [asdict(limit) for limit in found.limits],
+        "layers": [asdict(layer) for layer in found.layers],
     }
+
+
+def _layers(entry: dict[str, Any]) -> tuple[LayerWork, ...]:
+    """Return the layers of a manifest or of a quantised model's entry."""
+    return tuple(LayerWork(**_known_fields(LayerWork, layer)) for layer in entry.get("layers", ()))
 
 
 def _known_fields(kind: type[Any], entry: dict[str, Any]) -> dict[str, Any]:

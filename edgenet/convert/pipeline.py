@@ -48,7 +48,7 @@ from edgenet.convert.limits import (
     make_limits,
 )
 from edgenet.convert.source import Source
-from edgenet.convert.work import work_of
+from edgenet.convert.work import less_work_in, work_of
 from edgenet.errors import BadData, UsageError, needs_extra
 from edgenet.manifest import read_labels, write_manifest
 from edgenet.measure.agreement import Agreement
@@ -317,6 +317,7 @@ def _judged(
         weighted_layers=len(form.calibrated.reference.weighted()),
         limits=tuple(limit.result_of(form) for limit in limits),
         cosine=found.cosine,
+        layers=less_work_in(form.filled),
     )
 
 

@@ -24,6 +24,7 @@ from edgenet.graph import (
     is_depthwise,
     mult_adds,
 )
+from edgenet.quantize.spare import Filled
 
 KINDS: dict[type, str] = {
     Normalise: "normalisation",
@@ -53,6 +54,17 @@ def work_of(graph: Graph) -> tuple[LayerWork, ...]:
         )
         for op in graph.operators
     )
+
+
+def less_work_in(filled: Filled) -> tuple[LayerWork, ...]:
+    """Return the work of the operators that lack channels which the reference has."""
+    lacking = filled.left_out.keys()
+    affected = {
+        op.name
+        for op in filled.graph.operators
+        if op.name in lacking or not lacking.isdisjoint(inputs_of(op))
+    }
+    return tuple(layer for layer in work_of(filled.graph) if layer.name in affected)
 
 
 def _kind(op: Operator) -> str:

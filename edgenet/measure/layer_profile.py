@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgenet.bundle import Artifact, Bundle, Precision
+from edgenet.bundle import Artifact, Bundle, LayerWork, Precision
 from edgenet.measure.launch import Launch
 from edgenet.measure.layers import LayerTimes, fallbacks, fold
 from edgenet.measure.peaks import Peaks
@@ -45,9 +46,11 @@ def profile_layers(
     )
 
 
-def with_limits(layers: Layers, inference_ms: float, bundle: Bundle, peaks: Peaks) -> Layers:
+def with_limits(
+    layers: Layers, inference_ms: float, work: Sequence[LayerWork], peaks: Peaks
+) -> Layers:
     """Return `layers` held against the machine's peaks; `inference_ms` is the median of runs."""
-    return replace(layers, limits=limits(layers.times, inference_ms, bundle.layers, peaks))
+    return replace(layers, limits=limits(layers.times, inference_ms, work, peaks))
 
 
 def _int8_layers(bundle: Bundle, artifact: Artifact) -> tuple[str, ...]:

@@ -384,5 +384,7 @@ def _with_limits(
         reason = EMULATED if emulated else NO_PEAK
         return replace(measured, layers=replace(measured.layers, limits=reason))
     inference_ms = median(measured.back_to_back_ns) / 1e6
-    layers = with_limits(measured.layers, inference_ms, bundle, peaks[measured.threads])
+    layers = with_limits(
+        measured.layers, inference_ms, bundle.work(measured.artifact), peaks[measured.threads]
+    )
     return replace(measured, layers=layers)

@@ -132,6 +132,7 @@ def diagnose_layers(
             continue
         before = seen[op.name]
         live = _live(before)
+        read = seen.get(inputs_of(op)[0])
         found = compared[op.name]
         layers.append(
             LayerDiagnosis(
@@ -147,13 +148,13 @@ def diagnose_layers(
                 alone_weights_db=_decibel(full_integer.by_weights.get(op.name, 0.0)),
                 full_integer_share=_by_layer(full_integer).get(op.name, 0.0) / total_full,
                 output_ratio=_range_ratio(before, live),
-                equalised_ratio=_range_ratio(equalised[op.name], live),
+                equalised_ratio=_range_ratio(equalised[op.name], _kept(form, op.name, live)),
                 weight_ratio=_weight_ratio(calibrated.reference.operators, op, 0, live),
                 input_weight_ratio=_weight_ratio(
                     quantized.graph.operators,
                     op,
                     1,
-                    _live(seen[inputs_of(op)[0]]) if inputs_of(op)[0] in seen else None,
+                    None if read is None else _kept(form, inputs_of(op)[0], _live(read)),
                 ),
                 channels=len(before.high),
                 dead_channels=int((~live).sum()),
@@ -296,17 +297,19 @@ def _is_told(form: Form, op: Operator) -> bool:
 
 def _reference_tensors(form: Form, image: UInt8Array) -> dict[str, Tensor]:
     """Return the image and every tensor of the reference, in the units of the INT8 form."""
-    factors, copies = form.calibrated.equalised.factors, form.filled.copies
+    factors, filled = form.calibrated.equalised.factors, form.filled
     tensors = {IMAGE: torch.from_numpy(image).permute(0, 3, 1, 2)}
 
     def watch(name: str, x: Tensor) -> None:
         if name in factors:
             shape = (1, -1, *[1] * (x.ndim - 2))
             x = x * torch.from_numpy(factors[name]).float().reshape(shape)
-        if name in copies:
+        if name in filled.copies:
             x = x.clone()
-            for copy in copies[name]:
+            for copy in filled.copies[name]:
                 x[:, copy.channel] = x[:, copy.of] + copy.plus
+        if name in filled.left_out:
+            x = x[:, filled.kept(name, x.shape[1])]
         tensors[name] = x
 
     execute.execute(form.calibrated.reference, torch.from_numpy(image), watch)
@@ -394,6 +397,12 @@ def _live(seen: ChannelStatistics) -> BoolArray:
     span = seen.high - seen.low
     live: BoolArray = span > LEAST_SPAN * span.max()
     return live
+
+
+def _kept(form: Form, tensor: str, channels: BoolArray) -> BoolArray:
+    """Return what is told of a tensor's channels, of those that the form has."""
+    kept: BoolArray = channels[form.filled.kept(tensor, len(channels))]
+    return kept
 
 
 def _range_ratio(seen: ChannelStatistics, live: BoolArray) -> float | None:

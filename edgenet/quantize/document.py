@@ -16,7 +16,7 @@ from edgenet.graph import Affine, Weighted
 from edgenet.quantize.form import Calibrated, Form
 from edgenet.quantize.windows import windows
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 CONVENTIONS = {
     "real value": "scale * (q - zero_point)",
     "zero_point": "of uint8, as ONNX and OpenVINO hold it; TFLite and the symmetric form for "
@@ -25,6 +25,8 @@ CONVENTIONS = {
     "without a Q / DQ pair, in TFLite as the sum of the windows listed; scale and zero_point are "
     "those that 8 bits would have",
     "equalised_by": "each channel's values, multiplied by this, are what the INT8 form holds",
+    "channels_left_out": "channels that no output can feel, by the tensor that has them no more; "
+    "these, equalised_by and copies are numbered as in the reference",
     "weights": "symmetric int8 of -127 to 127, zero point 0, one scale an output channel",
 }
 DIGITS = 6
@@ -59,6 +61,9 @@ def _form(form: Form) -> dict[str, Any]:
     return {
         "float_layers": list(form.float_layers),
         "symmetric": quantized.symmetric,
+        "channels_left_out": {
+            name: list(channels) for name, channels in form.filled.left_out.items()
+        },
         "tensors": {
             op.name: _tensor(op.name, held[op.name], form)
             for op in graph.operators

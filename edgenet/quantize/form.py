@@ -185,12 +185,12 @@ def encode_form(
 def _encode(
     recipe: Recipe, equalised: Equalised, encoded: Callable[[Graph], QuantizedGraph]
 ) -> tuple[Filled, QuantizedGraph]:
-    """Return a graph, its spare channels filled if the recipe says so, and its INT8 form."""
-    filled = Filled(graph=equalised.graph, statistics=equalised.statistics, copies={})
+    """Return a graph, its spare channels used if the recipe says so, and its INT8 form."""
+    filled = Filled(graph=equalised.graph, statistics=equalised.statistics, copies={}, left_out={})
     plain = encoded(filled.graph)
     if recipe.spare_channels:
         filled = fill_spare_channels(filled.graph, plain, filled.statistics)
-        plain = encoded(filled.graph) if filled.copies else plain
+        plain = encoded(filled.graph) if filled.copies or filled.left_out else plain
     return filled, plain
 
 

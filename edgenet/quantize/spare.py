@@ -7,6 +7,7 @@ then: their mean is held in steps m times finer, at no cost, as no channel is ad
 suffers are how Zhao et al. 2019, arXiv 1901.09504, split outliers; theirs are further channels.)
 
 A channel can be shifted where it keeps clear of both ends, of its 8 bits and of its activation.
+Spare channels with nothing worth carrying, as where tensors are in float, are left out.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import numpy.typing as npt
 
 from edgenet.graph import (
     ACTIVATION_RANGES,
+    IMAGE,
     Affine,
     Convolution,
     Graph,
     Operator,
     QuantizedGraph,
     Weighted,
+    infer_shapes,
     inputs_of,
     is_depthwise,
 )
@@ -36,11 +39,15 @@ Int64Array = npt.NDArray[np.int64]
 
 UNHEARD = 1.0
 """Steps by which all spare channels together may move any output over their whole range."""
+TOGETHER = 8
+"""Channels that a kernel takes at a time, at least: a number that is no multiple saves nothing."""
+WORTH_CARRYING = 0.2
+"""Share of a chain's noise that copies must take away where so many channels could be left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A channel that repeats another."""
+    """A channel that repeats another; both are numbered as in the reference."""
 
     channel: int
     of: int
@@ -57,6 +64,13 @@ class Filled:
     """Of the new graph on the same images."""
     copies: Mapping[str, tuple[Copy, ...]]
     """Of each tensor that has any."""
+    left_out: Mapping[str, tuple[int, ...]]
+    """Channels of the reference that a tensor has no more, for each tensor that lacks any."""
+
+    def kept(self, tensor: str, channels: int) -> Int64Array:
+        """Return which of a tensor's `channels` in the reference it still has, in order."""
+        kept: Int64Array = np.setdiff1d(np.arange(channels), self.left_out.get(tensor, ()))
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,40 +92,93 @@ class _Plan:
     """How many channels carry the same."""
     shifts: tuple[Float64Array, ...]
     """How far each lies above its source, for each tensor of the chain."""
+    gain: float
+    """Share of the chain's noise that this takes away."""
 
 
 def fill_spare_channels(
     graph: Graph, plain: QuantizedGraph, statistics: Mapping[str, ChannelStatistics]
 ) -> Filled:
-    """Return `graph` with copies in its spare channels.
+    """Return `graph` with copies in its spare channels, and without those that carry none.
 
     `plain` is its INT8 form, which says what is held in which steps.
     """
     operators: dict[str, Operator] = {op.name: op for op in graph.operators}
     seen = dict(statistics)
     copies: dict[str, tuple[Copy, ...]] = {}
+    left_out: dict[str, tuple[int, ...]] = {}
     for chain in _chains(graph):
         spare = _spare(plain, chain)
+        needless = _needless(chain, spare)
         plan = _plan(plain, chain, seen, spare) if spare else None
-        if plan is None:
-            continue
-        heard, before = operators[chain.reader.name], seen[chain.reader.input].mean
-        assert isinstance(heard, Weighted)
-        operators[heard.name] = _mixing(heard, plan, before)
-        below = np.zeros(len(plan.sources))
-        for op, shift in zip(chain.passing, plan.shifts, strict=True):
-            layer = operators[op.name]
-            assert isinstance(layer, Convolution)
-            operators[op.name] = _copying(layer, plan.sources, below=below, above=shift)
-            seen[op.name] = _shifted(seen[op.name], plan.sources, shift)
-            copies[op.name] = tuple(
-                Copy(channel=channel, of=int(of), plus=float(shift[channel]))
-                for channel, of in enumerate(plan.sources)
-                if of != channel
-            )
-            below = shift
+        if plan is not None and (not needless or plan.gain >= WORTH_CARRYING):
+            copies.update(_fill(operators, seen, chain, plan))
+        elif needless:
+            _leave_out(operators, seen, chain, needless)
+            left_out.update(dict.fromkeys((op.name for op in chain.passing), tuple(needless)))
     ordered = tuple(operators[op.name] for op in graph.operators)
-    return Filled(graph=replace(graph, operators=ordered), statistics=seen, copies=copies)
+    depth, height, width = graph.shapes[IMAGE]
+    shapes = infer_shapes(ordered, (depth, height, width))
+    return Filled(
+        graph=replace(graph, operators=ordered, shapes=shapes),
+        statistics=seen,
+        copies=copies,
+        left_out=left_out,
+    )
+
+
+def _fill(
+    operators: dict[str, Operator],
+    seen: dict[str, ChannelStatistics],
+    chain: _Chain,
+    plan: _Plan,
+) -> dict[str, tuple[Copy, ...]]:
+    """Put a plan's copies into a chain; return them for each of its tensors."""
+    heard, before = operators[chain.reader.name], seen[chain.reader.input].mean
+    assert isinstance(heard, Weighted)
+    operators[heard.name] = _mixing(heard, plan, before)
+    copies = {}
+    below = np.zeros(len(plan.sources))
+    for op, shift in zip(chain.passing, plan.shifts, strict=True):
+        layer = operators[op.name]
+        assert isinstance(layer, Convolution)
+        operators[op.name] = _copying(layer, plan.sources, below=below, above=shift)
+        seen[op.name] = _shifted(seen[op.name], plan.sources, shift)
+        copies[op.name] = tuple(
+            Copy(channel=channel, of=int(of), plus=float(shift[channel]))
+            for channel, of in enumerate(plan.sources)
+            if of != channel
+        )
+        below = shift
+    return copies
+
+
+def _leave_out(
+    operators: dict[str, Operator],
+    seen: dict[str, ChannelStatistics],
+    chain: _Chain,
+    needless: Sequence[int],
+) -> None:
+    """Take channels out of a chain; what they gave on average goes into the reader's bias."""
+    heard = operators[chain.reader.name]
+    assert isinstance(heard, Weighted)
+    given = _by_input(heard.weight)[:, needless] @ seen[heard.input].mean[needless]
+    operators[heard.name] = replace(
+        heard,
+        weight=np.delete(heard.weight, needless, axis=1),
+        bias=(heard.bias + given).astype(np.float32),
+    )
+    for op in chain.passing:
+        layer = operators[op.name]
+        assert isinstance(layer, Convolution)
+        weight = np.delete(layer.weight, needless, axis=0)
+        operators[op.name] = replace(
+            layer,
+            weight=weight,
+            bias=np.delete(layer.bias, needless),
+            groups=len(weight) if is_depthwise(layer) else layer.groups,
+        )
+        seen[op.name] = seen[op.name].without(needless)
 
 
 def _chains(graph: Graph) -> list[_Chain]:
@@ -148,6 +215,17 @@ def _spare(plain: QuantizedGraph, chain: _Chain) -> list[int]:
     return sorted(int(channel) for channel in order[together < UNHEARD])
 
 
+def _needless(chain: _Chain, spare: Sequence[int]) -> list[int]:
+    """Return which spare channels to leave out, the quietest: what is left fills whole kernels."""
+    channels = len(chain.passing[0].weight)
+    kept = -(-(channels - len(spare)) // TOGETHER) * TOGETHER
+    if not 0 < kept < channels:
+        return []
+    loudness = np.abs(_by_input(np.abs(chain.reader.weight))).max(axis=0)
+    quietest = sorted(spare, key=lambda channel: (loudness[channel], channel))
+    return sorted(quietest[: channels - kept])
+
+
 def _plan(
     plain: QuantizedGraph,
     chain: _Chain,
@@ -160,6 +238,7 @@ def _plan(
     carried_by = np.ones(len(rooms[0]), np.int64)
     sources = np.arange(len(carried_by))
     place = np.zeros(len(carried_by))
+    before = _left(noises, rooms, carried_by).sum()
     for channel in spare:
         fall = _left(noises, rooms, carried_by) - _left(noises, rooms, carried_by + 1)
         fall[list(spare)] = 0
@@ -175,6 +254,7 @@ def _plan(
         sources=sources,
         carried_by=carried_by[sources],
         shifts=tuple(part * room[sources] for room in rooms),
+        gain=1 - float(_left(noises, rooms, carried_by).sum() / before),
     )
 
 

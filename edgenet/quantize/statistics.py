@@ -27,6 +27,15 @@ class ChannelStatistics:
     mean: Float64Array
     mean_square: Float64Array
 
+    def without(self, channels: Sequence[int]) -> ChannelStatistics:
+        """Return the same of a tensor that lacks some channels."""
+        return ChannelStatistics(
+            low=np.delete(self.low, channels),
+            high=np.delete(self.high, channels),
+            mean=np.delete(self.mean, channels),
+            mean_square=np.delete(self.mean_square, channels),
+        )
+
 
 def collect(
     graph: Graph, images: Sequence[UInt8Array], *, on_image: Callable[[], None] = lambda: None

@@ -316,7 +316,10 @@ def _losses(bundle: Bundle, profile: Profile) -> Iterator[str]:
             continue
         yield f"{_name(found)}: {_reached(found.layers)}"
         for loss in worst(
-            found.layers.times, _bounds(found.layers), bundle.layers, found.layers.fallbacks
+            found.layers.times,
+            _bounds(found.layers),
+            bundle.work(found.artifact),
+            found.layers.fallbacks,
         ):
             yield f"  {loss.layer}: {loss.words}"
 

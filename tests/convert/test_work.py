@@ -2,6 +2,9 @@
 
 import json
 
+from ai_edge_litert import schema_py_generated as tfl
+
+from edgenet.bundle import Precision, shipped_bundle
 from edgenet.cli import run
 from edgenet.convert.work import work_of
 from edgenet.graph import Convolution, FullyConnected
@@ -40,3 +43,21 @@ def test_what_a_layer_reads_is_what_the_one_before_wrote(small_bundle):
     assert [layer.read for layer in layers[1:]] == [layer.written for layer in layers[:-1]]
     assert layers[0].read == 64 * 64 * 3
     assert layers[-1].written == 10
+
+
+def test_an_int8_form_with_fewer_channels_says_what_is_left_to_do():
+    """The manifest's word against the file, of the bundle that comes with edgenet."""
+    bundle = load_bundle(shipped_bundle())
+    (artifact,) = bundle.select(("litert",), (Precision.INT8,))
+    model = tfl.ModelT.InitFromPackedBuf(bundle.path(artifact).read_bytes(), 0)
+    (stem,) = (t for t in model.subgraphs[0].tensors if t.name == b"stem/weight")
+    channels = int(stem.shape[0])
+    assert channels < 32
+    whole = {layer.name: layer for layer in bundle.layers}
+    left = {layer.name: layer for layer in bundle.work(artifact)}
+    changed = [name for name in whole if whole[name] != left[name]]
+    assert changed == ["stem", "conv_dw_1", "conv_pw_1"]
+    for name in changed:
+        assert left[name].mult_adds * 32 == whole[name].mult_adds * channels
+        assert left[name].weights * 32 == whole[name].weights * channels
+    assert left["conv_pw_1"].written == whole["conv_pw_1"].written

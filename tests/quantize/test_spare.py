@@ -21,9 +21,10 @@ from edgenet.graph import (
     infer_shapes,
 )
 from edgenet.quantize import simulate
+from edgenet.quantize.diagnosis import diagnose_layers
 from edgenet.quantize.encode import encode
 from edgenet.quantize.execute import execute
-from edgenet.quantize.form import calibrate, make_form
+from edgenet.quantize.form import calibrate, jury, make_form
 from edgenet.quantize.recipe import load_recipe
 from edgenet.quantize.spare import Copy, fill_spare_channels
 from edgenet.quantize.statistics import collect
@@ -48,21 +49,33 @@ def convolution(rng, name, source, shape, *, bias=0.0, spread=0.1, activation="r
     )
 
 
-def network(*, pad=0, activation="relu6", outputs=None, loud=LOUD):
-    """A maker, a depthwise layer and a mixer that does not listen to `SPARE`."""
+def network(
+    *,
+    pad=0,
+    activation="relu6",
+    outputs=None,
+    loud=LOUD,
+    channels=CHANNELS,
+    spare=SPARE,
+    passed=None,
+):
+    """A maker, a depthwise layer and a mixer that does not listen to `spare`.
+
+    `passed` is the depthwise layer's activation.
+    """
     rng = np.random.default_rng(3)
     maker = convolution(
-        rng, "maker", "normalised", (CHANNELS, 3, 3, 3), bias=3, spread=0.01, activation=activation
+        rng, "maker", "normalised", (channels, 3, 3, 3), bias=3, spread=0.01, activation=activation
     )
     maker.bias[AT_ZERO] = 0
     depthwise = convolution(
-        rng, "depthwise", "maker", (CHANNELS, 1, 3, 3), spread=0.05, activation=None, pad=pad
+        rng, "depthwise", "maker", (channels, 1, 3, 3), spread=0.05, activation=passed, pad=pad
     )
     # What it reads hardly varies, so only rounding it makes noise that is heard.
     depthwise.weight[loud] = np.resize([1.0, -1.0], (1, 3, 3))
-    mixer = convolution(rng, "mixer", "depthwise", (6, CHANNELS, 1, 1), activation=None)
+    mixer = convolution(rng, "mixer", "depthwise", (6, channels, 1, 1), activation=None)
     mixer.weight[:, loud] *= 20
-    mixer.weight[:, SPARE] = 1e-6
+    mixer.weight[:, spare] = 1e-6
     operators = (
         Normalise(
             name="normalised",
@@ -223,6 +236,105 @@ def test_a_tensor_in_float_has_no_steps_to_lie_between():
     found, _ = filled(network(), float_layers=["maker", "depthwise"])
     shifts = [copy.plus for copy in found.copies.get("maker", ())]
     assert shifts == [0.0] * len(shifts)
+
+
+NEEDLESS = [1, 3, 4, 6, 8, 9, 12, 14, 15]
+
+
+def with_nothing_to_carry(spare=NEEDLESS, *, heard=1e-6, **options):
+    """Return a graph of 16 channels, all cut at 0, and the same after spare ones were used.
+
+    Its first layers are in float.
+    """
+    graph = network(channels=16, spare=spare, passed="relu", **options)
+    depthwise, mixer = graph.operators[2:4]
+    depthwise.bias[:] = -3 * depthwise.weight.sum(axis=(1, 2, 3))
+    mixer.weight[:, spare] = heard
+    mixer.weight[:, 12] *= 2
+    found, _ = filled(graph, float_layers=["maker", "depthwise"])
+    return graph, found
+
+
+def test_spare_channels_with_nothing_to_carry_are_left_out():
+    """As many as leave a multiple of eight: the one that is heard most of the nine stays."""
+    _, found = with_nothing_to_carry()
+    gone = tuple(channel for channel in NEEDLESS if channel != 12)
+    assert found.copies == {}
+    assert found.left_out == {"maker": gone, "depthwise": gone}
+    assert found.kept("maker", 16).tolist() == [0, 2, 5, 7, 10, 11, 12, 13]
+    assert found.kept("mixer", 6).tolist() == list(range(6))
+    maker, depthwise, mixer = found.graph.operators[1:4]
+    assert [len(op.weight) for op in (maker, depthwise, mixer)] == [8, 8, 6]
+    assert depthwise.groups == 8
+    assert mixer.weight.shape[1] == 8
+    assert [found.graph.shapes[name][0] for name in ("maker", "depthwise", "mixer")] == [8, 8, 6]
+
+
+def test_leaving_channels_out_changes_neither_function_nor_statistics():
+    graph, found = with_nothing_to_carry()
+    np.testing.assert_allclose(
+        maps(found.graph, pictures()), maps(graph, pictures()), rtol=0, atol=2e-5
+    )
+    for name, each in collect(found.graph, pictures()).items():
+        for field in ("low", "high", "mean", "mean_square"):
+            expected = getattr(found.statistics[name], field)
+            np.testing.assert_allclose(getattr(each, field), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_left_channels_gave_on_average_goes_into_the_bias():
+    graph, found = with_nothing_to_carry(heard=1e-4)
+    assert found.left_out
+    shift = maps(found.graph, pictures()).mean((0, 2, 3)) - maps(graph, pictures()).mean((0, 2, 3))
+    np.testing.assert_allclose(shift, 0, atol=2e-5)
+
+
+def test_fewer_than_eight_are_not_left_out():
+    """Kernels would take the same time."""
+    _, found = with_nothing_to_carry(NEEDLESS[:7])
+    assert found.left_out == {}
+    assert found.graph.shapes["maker"][0] == 16
+
+
+def test_copies_that_are_worth_more_stay():
+    """One channel suffers far more than all others: here its copies are worth eight channels."""
+    graph = network(channels=16, spare=NEEDLESS)
+    found, _ = filled(graph)
+    assert found.left_out == {}
+    assert {copy.channel for copy in found.copies["maker"]} == set(NEEDLESS)
+
+
+@pytest.mark.parametrize("tensor", ["maker", "depthwise"])
+def test_no_channel_of_an_output_is_left_out(tensor):
+    _, found = with_nothing_to_carry(outputs={"fc": LOGITS, tensor: "map"})
+    assert found.left_out == {}
+
+
+def test_the_default_form_of_mobilenet_v1_has_24_channels_behind_the_stem(imagenet):
+    """Where they are in float no copy helps; eight of the nine spare ones are left out."""
+    graph = folded(imagenet)
+    images = network_inputs(photographs.calibration_set(), imagenet, 8)
+    recipe = replace(load_recipe("minmax"), learned_rounding=False)
+    calibrated = calibrate(graph, images, recipe, seed=0, progress=Silent())
+    layers = ("stem", "conv_dw_1")
+    narrow = make_form(calibrated, layers, progress=Silent())
+    assert set(narrow.filled.left_out) == set(layers)
+    assert {len(channels) for channels in narrow.filled.left_out.values()} == {8}
+    wide = make_form(
+        replace(calibrated, recipe=replace(recipe, spare_channels=False)),
+        layers,
+        progress=Silent(),
+    )
+    judges = jury("the same images", graph, images)
+    sqnr_db = [judges.agreement(form.quantized).sqnr_db for form in (narrow, wide)]
+    assert sqnr_db[0] > sqnr_db[1] - 0.3
+    told = {
+        layer.name: layer
+        for layer in diagnose_layers(
+            narrow, images[:2], calibrated.noise, seed=0, progress=Silent()
+        )
+    }
+    assert told["stem"].channels == 32
+    assert min(told[name].sqnr_db for name in layers) > 40
 
 
 def test_nine_channels_behind_the_stem_of_mobilenet_v1(imagenet):
