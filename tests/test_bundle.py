@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -57,7 +57,7 @@ def test_explains_itself(small_bundle):
 
 @pytest.fixture
 def full(root, small_bundle):
-    """A bundle with all that schema versions 1.1 and 1.2 added."""
+    """A bundle with all that later schema versions added."""
     plain_artifacts = [found for found in small_bundle.artifacts if found.variant is None]
     (onnx,) = small_bundle.select(("onnxruntime",), (Precision.INT8,))
     paths = (QUANTIZATION, "golden/golden.json", "golden/logits.npy", "golden/0.jpg")
@@ -84,6 +84,7 @@ def full(root, small_bundle):
                 images=133,
             ),
         ),
+        layers=(replace(small_bundle.layers[1], mult_adds=9, weights=3),),
     )
     bundle = replace(
         small_bundle,
@@ -110,7 +111,7 @@ def full(root, small_bundle):
     return bundle
 
 
-def test_what_is_written_is_read(full):
+def test_what_is_written_is_read(full, small_bundle):
     assert load_bundle(full.root) == full
     manifest = json.loads((full.root / MANIFEST).read_text("utf-8"))
     assert manifest["quantizations"][0] == {
@@ -136,7 +137,16 @@ def test_what_is_written_is_read(full):
                 "images": 133,
             }
         ],
+        "layers": [{**asdict(small_bundle.layers[1]), "mult_adds": 9, "weights": 3}],
     }
+
+
+def test_an_artefact_has_less_to_do_where_its_form_says_so(full):
+    (integer, *_, plain) = sorted(full.artifacts, key=lambda each: each.quantization is None)
+    changed = full.quantizations[0].layers[0]
+    assert [layer for layer in full.work(integer) if layer not in full.layers] == [changed]
+    assert [layer.name for layer in full.work(integer)] == [layer.name for layer in full.layers]
+    assert full.work(plain) == full.layers
 
 
 def test_a_model_says_what_it_knows(full, small_bundle):
