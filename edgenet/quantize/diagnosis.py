@@ -89,8 +89,11 @@ class LayerDiagnosis:
     input_weight_ratio: float | None
     """The same between input channels, which share a scale, in the INT8 form."""
     channels: int
+    """Of the reference."""
     dead_channels: int
     """Those that keep one value over every calibration image."""
+    channels_left_out: int
+    """Those that the INT8 form has no more, as no output can feel them."""
     clipped_share: float
     """Of its values on the calibration images: those beyond what its 8 bits reach."""
     beyond_share: float
@@ -158,6 +161,7 @@ def diagnose_layers(
                 ),
                 channels=len(before.high),
                 dead_channels=int((~live).sum()),
+                channels_left_out=len(form.filled.left_out.get(op.name, ())),
                 clipped_share=clipped.get(op.name, 0.0),
                 beyond_share=found.beyond.share,
                 reach=found.beyond.reach,

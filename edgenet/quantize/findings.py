@@ -178,7 +178,8 @@ def _dead(layer: LayerDiagnosis) -> Finding | None:
         kind="dead",
         severity=layer.dead_channels / layer.channels,
         text=f"{layer.name}: dead channels: {layer.dead_channels} of {layer.channels} never change "
-        "on the calibration images",
+        "on the calibration images"
+        + (f"; {layer.channels_left_out} are left out" if layer.channels_left_out else ""),
     )
 
 

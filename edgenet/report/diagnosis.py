@@ -16,7 +16,7 @@ from edgenet.quantize.diagnosis import LayerDiagnosis, Step
 from edgenet.quantize.findings import Finding
 from edgenet.report.table import render
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 TOLD = 3
 """Findings of one kind that the text spells out; the JSON has all."""
 MOST_DB = 99.9
