@@ -27,7 +27,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tools/virtual_board/cli.py
-	$(BIN)/mypy tools/bench/arm_instructions.py
+	$(BIN)/mypy tools/bench/arm_instructions.py tools/bench/arm_layers.py
 
 setup: $(VENV)/.ready
 

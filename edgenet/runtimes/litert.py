@@ -84,15 +84,11 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
     stands while another process has its core. Raises `RuntimeRefused` for tflite-runtime, which
     cannot cut.
     """
-    whole, _ = _interpreter(path, threads)  # it checks the file, which the schema does not
-    cut = _cutter(path)
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     times = []
     shorter: LiteRtSession | None = None
-    for index, report in _reports(whole).items():
-        if not cut.computes(index):
-            continue
-        longer = LiteRtSession(*_interpreter(cut.after(index), threads))
+    for report, model in pieces(path, threads=threads):
+        longer = LiteRtSession(*_interpreter(model, threads))
         taken_ns = [
             (longer.invoke_ns(image[None], clock), shorter.invoke_ns(image[None], clock))
             if shorter
@@ -103,6 +99,18 @@ def time_operators(path: Path, images: UInt8Array, *, threads: int) -> OperatorT
         times.append(OperatorTime(operator=report, duration_ns=added_ns))
         shorter = longer
     return OperatorTimes(by="prefix", resolution_ns=1.0, times=tuple(times))
+
+
+def pieces(path: Path, *, threads: int = 1) -> Iterator[tuple[OperatorReport, bytes]]:
+    """Yield each operator that computes, and the network's file cut after it.
+
+    Raises `RuntimeRefused` for tflite-runtime, which cannot cut.
+    """
+    whole, _ = _interpreter(path, threads)  # it checks the file, which the schema does not
+    cut = _cutter(path)
+    for index, report in _reports(whole).items():
+        if cut.computes(index):
+            yield report, cut.after(index)
 
 
 def trace(

@@ -52,16 +52,18 @@ def mark(number):
     with suppress(OSError):
         os.getpriority(0x7E57, number)
 
-runtime, path, image = sys.argv[1:]
+runtime, path, image, what = sys.argv[1:]
 picture = np.load(image)
 session = runtimes.load(runtime, Path(path), threads=1)
+def run():
+    return session.run(picture) if what == "whole" else session.invoke_ns(picture, int)
 for _ in range({WARM_UP}):
-    session.run(picture)
+    run()
 gc.collect()
 gc.disable()
 mark(0)
 for number in range(1, {RUNS} + 1):
-    session.run(picture)
+    run()
     mark(number)
 print(session.version, session.device, sep="\\n")
 """
@@ -114,10 +116,8 @@ class Counter:
 
     def count(self, bundle: Bundle, artifact: Artifact, profile: str) -> Counts:
         """Return what one inference of `artifact` takes; raises `Failed` when it does not run."""
-        image, side = self._folder / "image.npy", bundle.model.resolution
-        np.save(image, np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8))
-        path = str(bundle.path(artifact).absolute())
-        said, rows = self._emulate(profile, [artifact.runtime, path, str(image)])
+        path = bundle.path(artifact).absolute()
+        said, rows = self._emulate(profile, artifact.runtime, path, bundle.model.resolution)
         version, device = said.splitlines()[-2:]
         everything, simd, dots = zip(*rows, strict=True)
         return Counts(
@@ -133,8 +133,20 @@ class Counter:
             device=device,
         )
 
-    def _emulate(self, profile: str, arguments: Sequence[str]) -> tuple[str, list[list[int]]]:
+    def count_piece(self, model: bytes, side: int, profile: str) -> int:
+        """Return the instructions of a piece of a LiteRT network, without what goes in and out."""
+        path = self._folder / "piece.tflite"
+        path.write_bytes(model)
+        _, rows = self._emulate(profile, "litert", path, side, what="piece")
+        return statistics.median_low(row[0] for row in rows)
+
+    def _emulate(
+        self, profile: str, runtime: str, path: Path, side: int, *, what: str = "whole"
+    ) -> tuple[str, list[list[int]]]:
         """Return what the guest prints, and the counts of each inference."""
+        image = self._folder / "image.npy"
+        np.save(image, np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8))
+        arguments = [runtime, str(path), str(image), what]
         root, counts = self._roots[profile], self._folder / "counts.txt"
         emulator = ["qemu-aarch64", "-L", root, "-cpu", PROCESSORS[profile]]
         plugin = ["-plugin", f"{self._plugin},out={counts}"]
