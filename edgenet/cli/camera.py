@@ -419,11 +419,17 @@ def _shipped() -> Path:
 
 
 def _source(uri: str | None) -> str:
-    if uri is not None:
-        return uri
-    from edgenet.stream.cameras import first_camera
+    if uri is None:
+        from edgenet.stream.cameras import first_camera
 
-    return first_camera()
+        return first_camera()
+    from edgenet.stream.address import parse_address
+    from edgenet.stream.v4l2_device import describe_device
+
+    address = parse_address(uri)
+    if address.kind == "v4l2":
+        describe_device(address.target)  # one that is not there is told before there is a page
+    return uri
 
 
 def _replay_of(path: Path) -> Replay:

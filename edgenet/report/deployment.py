@@ -43,7 +43,8 @@ def deployment_text(deployed: Deployment) -> str:
             f"sent: {size(deployed.sent_bytes)}",
             *(f"note: {note}" for note in deployed.notes),
             "",
-            f"{deployed.root}: edgenet {__version__} with {', '.join(deployed.runtimes)}",
+            f"{deployed.root}/current/bin/edgenet: {__version__} with "
+            f"{', '.join(deployed.runtimes)}",
             f"{deployed.folder}: {artifacts}",
             *_verdicts(deployed),
             *_service_lines(deployed.service),

@@ -99,7 +99,8 @@ def _refusal(address: Address, error: OSError, option: str) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return (
             f"{address.host} is no address of this machine, so port {address.port} cannot be "
-            f"listened on; give {option} {LOOPBACK}, or 0.0.0.0 for all that it has"
+            f"listened on; give {option} {LOOPBACK}:{address.port}, or 0.0.0.0:{address.port} for "
+            "all that it has"
         )
     if error.errno == errno.EACCES:
         return f"port {address.port} is for the system alone; choose one above 1023 with {option}"

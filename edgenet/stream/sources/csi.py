@@ -47,6 +47,7 @@ NOTHING = (
     "python3-picamera2, and make the venv with --system-site-packages), rpicam-vid (apt install "
     f"rpicam-apps), or GStreamer with {NVARGUS}"
 )
+NUMPY = "bookworm's is built for numpy 1: pip install 'numpy<2' into this environment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +164,13 @@ class PicameraSource:
     still = False
 
     def __init__(self, address: Address, *, now: Callable[[], int] = time.monotonic_ns) -> None:
-        from picamera2 import Picamera2
-
         self.name = address.shown
+        try:
+            from picamera2 import Picamera2
+        except (ImportError, ValueError) as error:  # what is built for another numpy: ValueError
+            raise DeviceUnavailable(
+                f"{self.name}: Picamera2 is here and does not load ({error}); {NUMPY}"
+            ) from None
         self._now = now
         self._sequence = 0
         fps = address.options.fps or FPS

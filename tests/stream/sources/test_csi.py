@@ -128,6 +128,21 @@ def test_picamera2_tells_when_the_exposure_began(picamera2):
     assert picamera2.Picamera2.running == 0
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')",
+        "raise ImportError('numpy.core.multiarray failed to import')",
+    ],
+)
+def test_picamera2_that_does_not_load_says_why(tmp_path, monkeypatch, fault):
+    """So bookworm's ends beside a numpy 2, whatever of it is imported first."""
+    (tmp_path / "picamera2.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceUnavailable, match=r"csi://0: .*does not load \(numpy.*'numpy<2'"):
+        open_source("csi://0")
+
+
 def test_picamera2_without_a_camera(picamera2):
     with pytest.raises(DeviceUnavailable, match="does not open it"):
         open_source("csi://1")
