@@ -368,6 +368,14 @@ def test_which_cameras_there_are(capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_a_device_that_is_not_there_is_told_before_there_is_a_page(capsys):
+    assert run(["camera", "--source", "/dev/video77"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert "/dev/video77: no such device" in line
+
+
 def test_what_is_right_is_counted(small_bundle, tmp_path):
     """A playlist of labelled pictures as a stream: live and direct, and the camera's share."""
     data = tmp_path / "data"
