@@ -12,6 +12,7 @@ from pathlib import Path
 from edgenet.board.detect import detect
 from edgenet.board.machine import Machine
 from edgenet.bundle import Bundle, Precision, shipped_bundle
+from edgenet.errors import UsageError
 from edgenet.manifest import load_bundle
 from edgenet.measure.profile import runnable
 from edgenet.stream.loading import in_order
@@ -67,4 +68,6 @@ def load(bundle: str | Path | None = None) -> Model:
 
     Raises `UsageError` when there is no such folder, `BrokenBundle` when it is not whole.
     """
+    if bundle == "":
+        raise UsageError("'' is no bundle; leave it out for the one that comes with edgenet")
     return Model(load_bundle(shipped_bundle() if bundle is None else Path(bundle)))

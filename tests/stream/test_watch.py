@@ -206,6 +206,12 @@ def test_nothing_is_left_open(small_bundle, null, tmp_path):
     assert (descriptors(), threading.active_count()) == before
 
 
+def test_an_empty_path_is_not_the_working_folder(small_bundle, monkeypatch):
+    monkeypatch.chdir(small_bundle.root)
+    with pytest.raises(UsageError, match="'' is no bundle"):
+        edgenet.load("")
+
+
 def test_from_python(small_bundle):
     model = edgenet.load(small_bundle.root)
     assert model.labels == small_bundle.labels
