@@ -6,6 +6,7 @@ rounding costs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -31,6 +32,9 @@ from edgenet.quantize.simulate import STEPS, WEIGHT_STEPS
 from edgenet.quantize.windows import least_weight_scale
 
 BIAS_LIMIT = 2**31 - 1
+EXACT_SUM, EXACT_BIAS = 2**23, 2**22
+"""Largest sum of products, and bias beside it, that leave float32 within its 24 bits; in units of
+the last of them."""
 LEAST_SCALE = 2.0**-60
 """Smallest scale: the product of two is still a normal float32, so no bias is divided by zero."""
 SIGMOID = Affine(scale=1 / 256, zero_point=0)
@@ -54,7 +58,9 @@ def encode(
     """Return the INT8 form of `graph`, the layers named in `float_layers` left in float.
 
     Those of them in `wide_layers` read bytes and have weights in 8 bits; only what they give out is
-    float.
+    float. The image's step is a power of two and theirs have few significant bits, so that float32
+    holds every partial sum exactly and each runtime, on each processor, gives out the same bits in
+    whatever order it adds.
 
     With `float_output` fully connected layers whose output only leaves the network compute in int8
     and give out their sums. Where an int8 layer reads an image whose mean and deviation differ by
@@ -62,7 +68,7 @@ def encode(
     with `symmetric` at zero point 128 (0 in int8); weights are symmetric per output channel.
     """
     if not symmetric:
-        graph = _with_whole_zero_point(graph)
+        graph = _with_whole_zero_point(_with_binary_step(graph) if wide_layers else graph)
     names = tensors_in_bytes(graph, float_layers, symmetric=symmetric)
     covered = _shared(graph, _needed(graph, ranges))
     passed_on = frozenset[str]().union(*_groups(graph))
@@ -79,7 +85,9 @@ def encode(
     }
     sums |= {name: _affine(*covered[name], symmetric=symmetric) for name in wide_layers}
     layers = {
-        op.name: _quantize_weights(op, tensors[op.input], sums.get(op.name))
+        op.name: _quantize_weights(
+            op, tensors[op.input], sums.get(op.name), exact=op.name in wide_layers
+        )
         for op in graph.weighted()
         if op.name not in float_layers or op.name in wide_layers
     }
@@ -236,6 +244,27 @@ def _is_uniform(op: Normalise) -> bool:
     return not (np.ptp(op.mean) or np.ptp(op.std))
 
 
+def _with_binary_step(graph: Graph) -> Graph:
+    """Return `graph` with a power of two as the image's deviation; its readers make up for that."""
+    normalise = graph.operators[0]
+    assert isinstance(normalise, Normalise)
+    readers = [op for op in graph.operators if normalise.name in inputs_of(op)]
+    if not _is_uniform(normalise) or not all(isinstance(op, Weighted) for op in readers):
+        return graph
+    std = float(normalise.std[0])
+    binary = 2.0 ** round(math.log2(std))
+    operators = tuple(
+        replace(op, weight=(op.weight * (binary / std)).astype(np.float32))
+        if isinstance(op, Weighted) and op in readers
+        else op
+        for op in (
+            replace(normalise, std=np.full_like(normalise.std, binary)),
+            *graph.operators[1:],
+        )
+    )
+    return replace(graph, operators=operators)
+
+
 def _with_whole_zero_point(graph: Graph) -> Graph:
     """Return `graph` with what the image's whole zero point rounds away in its readers' biases.
 
@@ -261,19 +290,35 @@ def _with_whole_zero_point(graph: Graph) -> Graph:
     return replace(graph, operators=operators)
 
 
-def _quantize_weights(op: Weighted, source: Affine, sums: Affine | None) -> QuantizedWeights:
-    """Return `op` rounded to nearest; `sums` is how its output is held if that is no 8 bits."""
+def _quantize_weights(
+    op: Weighted, source: Affine, sums: Affine | None, *, exact: bool
+) -> QuantizedWeights:
+    """Return `op` rounded to nearest; `sums` is how its output is held if that is no 8 bits.
+
+    With `exact` its sums and all partial ones are of at most 24 bits, if the source's step is a
+    power of two.
+    """
     bias = op.bias.astype(np.float64)
     flat = np.abs(op.weight.reshape(len(op.weight), -1)).max(axis=1)
     scale = (np.where(flat > 0, flat, 1) / WEIGHT_STEPS).astype(np.float32)
     # A dead channel's tiny weights would need a bias beyond int32: its scale grows instead.
-    least = np.abs(bias) / (BIAS_LIMIT / 2) / source.scale
+    bits = _exact_bits(op.weight[0].size)
+    largest_bias = EXACT_BIAS / 2**bits if exact else BIAS_LIMIT / 2
+    least = np.abs(bias) / largest_bias / source.scale
     if isinstance(op, FullyConnected) and sums is not None:
         least = np.maximum(least, least_weight_scale(sums, source))
     scale = np.maximum(scale, least.astype(np.float32)).clip(LEAST_SCALE)
+    if exact:
+        mantissa, exponent = np.frexp(scale)
+        scale = np.ldexp(np.ceil(mantissa * 2**bits) / 2**bits, exponent).astype(np.float32)
     per_channel = scale.reshape(-1, *[1] * (op.weight.ndim - 1))
     values = np.clip(np.rint(op.weight / per_channel), -WEIGHT_STEPS, WEIGHT_STEPS).astype(np.int8)
     bias_scale = (np.float32(source.scale) * scale).astype(np.float64)
     return QuantizedWeights(
         values=values, scale=scale, bias=np.rint(bias / bias_scale).astype(np.int32)
     )
+
+
+def _exact_bits(inputs: int) -> int:
+    """Return how many significant bits a step may have for so many products to add up exactly."""
+    return max(1, int(math.log2(max(1.0, EXACT_SUM / (inputs * WEIGHT_STEPS * STEPS)))))

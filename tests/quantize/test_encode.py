@@ -141,6 +141,49 @@ def test_what_the_zero_point_of_the_image_rounds_away_is_in_the_bias() -> None:
     assert total * image.scale * float(layer.scale[0]) == pytest.approx(exact, abs=0.01)
 
 
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_sums_that_leave_as_floats_are_exact_in_any_order(kernel: int) -> None:
+    """Of a layer that reads the image's bytes; the function is what it was."""
+    random = np.random.default_rng(7)
+    weight = random.normal(0, [[[[0.01]]], [[[0.3]]], [[[2.0]]]], (3, 3, kernel, kernel))
+    weight[0] = 0
+    layer = Convolution(
+        name="stem",
+        input="normalised",
+        weight=weight.astype(np.float32),
+        bias=np.array([0.3, -2.0, 50.0], np.float32),
+        stride=(1, 1),
+        pad=(0, 0, 0, 0),
+        groups=1,
+        activation=None,
+    )
+    base = tiny(np.ones((1, 3), np.float32), NONE)
+    pool, fc = base.operators[1:]
+    operators = (base.operators[0], layer, dataclasses.replace(pool, input="stem"), fc)
+    graph = dataclasses.replace(
+        base, operators=operators, shapes=infer_shapes(operators, (3, kernel, kernel))
+    )
+    ranges = dict.fromkeys(("normalised", "stem", "pool", "fc"), ONE)
+    found = encode(graph, ranges, float_layers=["stem"], wide_layers=["stem"])
+    image = found.tensors["normalised"]
+    assert image.scale == 2.0**-7
+    op = next(op for op in found.graph.operators if op.name == "stem")
+    real = simulate.real_weights(found, op)
+    pixels = random.integers(0, 256, (50, 3 * kernel * kernel))
+    values = ((pixels - image.zero_point) * image.scale).astype(np.float32)
+    before = (pixels - 127.5) / 127.5
+    for channel in range(3):
+        products = values * real.weight[channel].ravel()
+        exact = products.astype(np.float64).sum(1) + float(real.bias[channel])
+        for order in (slice(None), slice(None, None, -1), random.permutation(products.shape[1])):
+            terms = np.column_stack([np.full(50, real.bias[channel]), products[:, order]])
+            np.testing.assert_array_equal(np.add.accumulate(terms, axis=1)[:, -1], exact)
+        wanted = before @ weight[channel].ravel() + float(layer.bias[channel])
+        step = float(found.layers["stem"].scale[channel])
+        assert np.abs(exact - wanted).max() < step * products.shape[1] / 4
+        assert step < 2.01 * np.abs(weight[channel]).max() / 127 or not weight[channel].any()
+
+
 MEAN, STD = (np.array(v, np.float32) for v in ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)))
 
 

@@ -7,29 +7,55 @@ from pathlib import Path
 
 import pytest
 
+from edgenet.bundle import shipped_bundle
+
 TOOL = Path(__file__).parents[2] / "tools/bench/same_everywhere.py"
-PICTURES = 20
+RUNTIMES = ("onnxruntime", "litert")
 
 
 @pytest.fixture(scope="module")
-def comparisons(small_bundle, tmp_path_factory):
-    """Return what the tool finds by artefact; its exit code must say that all is well."""
-    path = tmp_path_factory.mktemp("same") / "found.json"
-    options = ["--profile", "pi5", "--images", str(PICTURES), "--json", path]
-    done = subprocess.run(
-        [sys.executable, TOOL, small_bundle.root, "--runtime", "onnxruntime", "litert", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return {each["artifact"]: each for each in json.loads(path.read_text())["comparisons"]}
+def compare(tmp_path_factory):
+    """Return a function (bundle, pictures) that gives what the tool finds by artefact."""
+
+    def run(bundle, pictures):
+        path = tmp_path_factory.mktemp("same") / "found.json"
+        options = ["--profile", "pi5", "--images", str(pictures), "--json", path]
+        done = subprocess.run(
+            [sys.executable, TOOL, bundle, "--runtime", *RUNTIMES, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        found = json.loads(path.read_text())["comparisons"]
+        return {each["artifact"]: each for each in found}
+
+    return run
 
 
-@pytest.mark.parametrize("artifact", ["onnxruntime int8", "litert int8"])
-def test_the_same_pixels_and_labels(comparisons, artifact):
-    found = comparisons[artifact]
-    assert found["pictures"] == found["same_pixels"] == found["same_top1"] == PICTURES
-    if found["integers_throughout"]:
-        assert found["largest_difference"] == 0
-    assert (found["largest_difference"] == 0) == (found["first_layer"] is None)
+@pytest.fixture(scope="module")
+def integers(compare, small_bundle):
+    return compare(small_bundle.root, 20)
+
+
+@pytest.fixture(scope="module")
+def two_layers_in_float(compare):
+    return compare(shipped_bundle(), 5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_integers_are_the_same_bits(integers, runtime):
+    found = integers[f"{runtime} int8"]
+    assert found["integers_throughout"]
+    assert found["pictures"] == found["same_pixels"] == found["same_top1"] == 20
+    assert found["largest_difference"] == 0
+    assert found["first_layer"] is None
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_so_is_what_the_default_form_leaves_in_float(two_layers_in_float, runtime):
+    """The stem's sums are exact; the depthwise layer adds its nine products in one order."""
+    found = two_layers_in_float[f"{runtime} int8"]
+    assert not found["integers_throughout"]
+    assert found["pictures"] == found["same_pixels"] == 5
+    assert found["largest_difference"] == 0
