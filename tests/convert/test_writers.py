@@ -16,6 +16,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as tfl
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from conftest import folded, network_inputs
 from networks import NETWORKS
 
 from edgenet import runtimes
@@ -23,11 +24,14 @@ from edgenet.convert import onnx as onnx_writer
 from edgenet.convert import openvino as openvino_writer
 from edgenet.convert import tflite as tflite_writer
 from edgenet.convert.description import Description
+from edgenet.data import photographs
 from edgenet.errors import ConversionFailed
 from edgenet.graph import IMAGE, Activate, Affine, Multiply, Pool, QuantizedGraph, inputs_of
 from edgenet.preprocess import Preprocessing
 from edgenet.quantize import simulate
+from edgenet.quantize.encode import encode
 from edgenet.quantize.execute import execute
+from edgenet.quantize.statistics import collect
 from edgenet.runtimes.openvino import shared_core
 
 WRITERS = {
@@ -379,6 +383,22 @@ def test_openvino_does_not_turn_the_picture_for_a_first_layer_in_float(tmp_path)
     before = kinds[: [kind for kind, _ in kinds].index("Convolution")]
     moved = [name for kind, name in before if kind in ("Transpose", "Reorder")]
     assert [name for name in moved if not name.endswith("_fake")] == []
+
+
+def test_openvino_computes_a_stem_in_int8_that_gives_out_floats(imagenet, tmp_path):
+    """Its steps and the image's are powers of two or nearly; none of that may look needless."""
+    graph = folded(imagenet)
+    images = network_inputs(photographs.calibration_set(), imagenet, 2)
+    ranges = {
+        name: (min(0.0, float(seen.low.min())), float(seen.high.max()))
+        for name, seen in collect(graph, images).items()
+    }
+    layers = ("stem", "conv_dw_1")
+    form = encode(graph, ranges, float_layers=layers, wide_layers=layers[:1], float_output=True)
+    path = write("openvino", tmp_path, form)
+    found = {each.name: each.precision for each in runtimes.operators("openvino", path)}
+    computed = "float32" if "int8 in f32" in runtimes.load("openvino", path).device else "int8"
+    assert found["stem"] == found["conv_pw_1"] == computed
 
 
 def test_litert_takes_a_residual_network_whole(tmp_path):
