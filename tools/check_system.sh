@@ -39,7 +39,10 @@ fetch_debian() {
     rm -rf "$state" "$partial"
     mkdir -p "$state"/lists/partial "$state"/archives/partial "$state/parts" "$partial/usr"
     touch "$state/status"
-    printf '%s\n' "Types: deb" "URIs: http://deb.debian.org/debian" "Suites: ${system%-*}" \
+    local archive
+    archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+        grep -m 1 '/debian/$') || { echo "this machine's apt has no Debian archive" >&2; exit 1; }
+    printf '%s\n' "Types: deb" "URIs: $archive" "Suites: ${system%-*}" \
         "Components: main" "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg" \
         > "$state/parts/debian.sources"
     local apt=(apt-get -qq -o APT::Architecture="$architecture" -o APT::Architectures="$architecture"

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -59,8 +58,6 @@ SAMPLES_PER_INPUT = 2
 SCALES_TRIED = {32: 64, 128: 16}
 """How many scales of a channel are tried, by the most weights that it may have."""
 LARGEST_STRETCH = 0.25
-SIGNIFICANT_BITS = 8
-"""Of scales that were chosen for exact sums, at most; others have 24."""
 LIKENESS = 0.9
 """Correlation of neighbouring pixels, where scales are tried."""
 ENOUGH_SAMPLES_PER_INPUT, ENOUGH_IMAGES = 256, 32
@@ -181,7 +178,9 @@ def _learn_rounding(layer: _Layer, weights: QuantizedWeights) -> QuantizedWeight
     rows = torch.from_numpy(op.weight).double().reshape(groups, -1, blocks, size)
     rows = rows.transpose(1, 2).reshape(len(covariance), -1, size)
     scale = torch.from_numpy(weights.scale).double().reshape(groups, -1)
-    if blocks == 1 and not _are_for_exact_sums(weights.scale):
+    # A convolution whose output is no bytes has steps at which its sums are exact (`encode.py`).
+    exact = isinstance(op, Convolution) and layer.affine is None
+    if blocks == 1 and not exact:
         scale = _lucky_scale(op, rows, scale)
     values = _round_in_turn(rows, covariance, scale.repeat_interleave(blocks, dim=0))
     values = values.reshape(groups, blocks, -1, size).transpose(1, 2)
@@ -191,11 +190,6 @@ def _learn_rounding(layer: _Layer, weights: QuantizedWeights) -> QuantizedWeight
         scale=scale32,
         bias=np.rint(weights.bias * (weights.scale.astype(np.float64) / scale32)).astype(np.int32),
     )
-
-
-def _are_for_exact_sums(scale: npt.NDArray[np.float32]) -> bool:
-    """Tell whether every scale has few significant bits, as `encode` chooses them for that."""
-    return not (np.frexp(scale)[0] * 2**SIGNIFICANT_BITS % 1).any()
 
 
 def _lucky_scale(op: Weighted, rows: Tensor, finest: Tensor) -> Tensor:
